@@ -1,0 +1,16 @@
+"""Where the configuration groups and the batch-script fragments lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def _find(name: str) -> Path:
+    """A wheel carries the directory inside the package; a checkout has it beside the package."""
+    package = Path(__file__).parent
+    bundled = package / name
+    return bundled if bundled.is_dir() else package.parent / name
+
+
+CONF_DIR = _find("conf")
+TEMPLATE_DIR = _find("slurm_templates")

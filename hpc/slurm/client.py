@@ -1,0 +1,113 @@
+"""Asks Slurm's commands, patiently, and parses what they print.
+
+Text with explicit delimiters only: the `--json` schemas change from release to release.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpc.errors import SlurmError
+
+TIMEOUT_SECONDS = 30
+DEFAULT_MAX_ARRAY_SIZE = 1001
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of one partition that are alike, as sinfo groups them."""
+
+    partition: str
+    is_default: bool
+    time_limit_minutes: float
+    nodes: int
+    cpus: int
+    memory_mb: int
+    gres: str
+
+
+def has_slurm() -> bool:
+    """Whether jobs can be submitted from here."""
+    return shutil.which("sbatch") is not None
+
+
+def ask(command: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+    """Run a Slurm command and return what it printed.
+
+    Raises:
+        SlurmError: It failed, or gave no answer within 30 seconds; a missing controller takes 9 (Slurm 22.05).
+    """
+    typed = shlex.join(command)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env=environ
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(typed, str(error)) from error
+    if done.returncode:
+        raise SlurmError(typed, done.stderr)
+    return done.stdout
+
+
+def show_job(job_id: str) -> dict[str, str]:
+    """The controller's record of a job; array tasks are named ARRAY_TASK."""
+    return parse_record(ask(["scontrol", "show", "job", job_id, "--oneliner"]))
+
+
+def parse_record(text: str) -> dict[str, str]:
+    """`Key=value` words of one `scontrol show --oneliner` line; values with spaces keep their first word."""
+    return dict(re.findall(r"(?:^|\s)([A-Za-z][\w:/]*)=(\S*)", text))
+
+
+def end_time(record: Mapping[str, str]) -> float | None:
+    """When the allocation ends, in seconds since the epoch, on the clock of this node."""
+    try:
+        return datetime.fromisoformat(record["EndTime"]).timestamp()
+    except (KeyError, ValueError):
+        return None
+
+
+def max_array_size() -> int:
+    """Most tasks in one array. The highest index Slurm takes is one less than its MaxArraySize."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), re.MULTILINE)
+    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY_SIZE
+
+
+def node_groups() -> list[NodeGroup]:
+    """Every partition's nodes, grouped by what they have."""
+    columns = "%P|%l|%D|%c|%m|%G"
+    return [_node_group(line.split("|")) for line in ask(["sinfo", "--noheader", "-o", columns]).splitlines()]
+
+
+def gpus(gres: str) -> dict[str, int]:
+    """GPUs per type in a gres column: `gpu:a100:8(S:0-1)` is {"a100": 8}; an untyped GPU has the type ""."""
+    return {kind or "": int(count) for kind, count in re.findall(r"\bgpu:(?:([A-Za-z][^:,(]*):)?(\d+)", gres)}
+
+
+def minutes(text: str) -> float:
+    """Slurm's `days-hours:minutes:seconds` in minutes; `infinite` has no end."""
+    if not text[:1].isdigit():
+        return float("inf")
+    days, _, clock = text.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    hours, mins, seconds = ([0] * (3 - len(parts)) + parts) if not days else [*parts, 0, 0][:3]
+    return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
+
+
+def _node_group(columns: list[str]) -> NodeGroup:
+    name, limit, nodes, cpus, memory, gres = columns
+    return NodeGroup(
+        partition=name.rstrip("*"),
+        is_default=name.endswith("*"),
+        time_limit_minutes=minutes(limit),
+        nodes=int(nodes),
+        cpus=int(cpus.rstrip("+")),
+        memory_mb=int(memory.rstrip("+")),
+        gres=gres,
+    )

@@ -1,0 +1,102 @@
+"""The batch script of a plan, and the submitit executor that sends exactly that text.
+
+submitit writes the script; what is ours rides in it as `setup` and `teardown` lines, because submitit sends arrays
+through a plain SlurmExecutor and would drop a subclass's text (submitit 1.5, `_internal_process_submissions`).
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor
+
+from hpc.paths import TEMPLATE_DIR
+from hpc.submit.plan import Plan
+
+
+class _Executor(SlurmExecutor):  # type: ignore[misc]  # submitit's generics are untyped here
+    """Can be built where there is no srun: a laptop prints the same script as the login node."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
+def executor(plan: Plan) -> SlurmExecutor:
+    """A submitit executor whose script is the plan's."""
+    result = _Executor(folder=plan.log_directory)
+    result.update_parameters(**_parameters(plan))
+    return result
+
+
+def script(plan: Plan) -> str:
+    """What sbatch receives, byte for byte."""
+    source = executor(plan)
+    if len(plan.points) > 1:
+        source.parameters["map_count"] = len(plan.points)
+    return str(source._make_submission_file_text(source._submitit_command_str, uid=""))
+
+
+def _parameters(plan: Plan) -> dict[str, Any]:
+    hardware, cluster = plan.hardware, plan.cluster
+    return {
+        "job_name": plan.job_name,
+        "time": hardware.time_limit_minutes,
+        "nodes": hardware.nodes,
+        "ntasks_per_node": hardware.tasks_per_node or 1,
+        "cpus_per_task": hardware.cpus_per_task,
+        "mem": None if hardware.memory_gb is None else f"{hardware.memory_gb}G",
+        "gres": _gres(plan),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "signal_delay_s": cluster.grace_seconds,
+        "array_parallelism": plan.parallel_points,
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit's default wckey is refused by sites that check it (submitit#1632)
+        "additional_parameters": {"requeue": True, "comment": plan.sweep_directory.name, **cluster.sbatch},
+        "srun_args": _srun_arguments(plan),
+        "setup": _setup(plan),
+        "teardown": _template("epilogue.sh"),
+    }
+
+
+def _gres(plan: Plan) -> str | None:
+    hardware = plan.hardware
+    if not hardware.gpus_per_node:
+        return None
+    spelling = plan.cluster.gres if hardware.gpu_type else "gpu:{gpus_per_node}"
+    return spelling.format(gpu_type=hardware.gpu_type, gpus_per_node=hardware.gpus_per_node)
+
+
+def _srun_arguments(plan: Plan) -> list[str]:
+    """A dead rank ends the step; CPUs are said again because Slurm 22.05 and 23.02 do not hand them on."""
+    cpus = plan.hardware.cpus_per_task
+    inherited = [] if cpus is None else [f"--cpus-per-task={cpus}"]
+    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun]
+
+
+def _setup(plan: Plan) -> list[str]:
+    exports = {"PYTHONPATH": _python_path(), **plan.cluster.environment}
+    return [
+        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
+        f"hpc_points=({shlex.join(plan.points)})",
+        *plan.cluster.setup,
+        *_template("prologue.sh"),
+    ]
+
+
+def _python_path() -> str:
+    """The directories this command imports from, besides the interpreter's own: the task needs them too."""
+    installed = (sys.prefix, sys.base_prefix)
+    here = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
+    return ":".join(dict.fromkeys(entry for entry in here if not entry.startswith(installed)))
+
+
+def _template(name: str) -> list[str]:
+    return (TEMPLATE_DIR / name).read_text().splitlines()

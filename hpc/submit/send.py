@@ -1,0 +1,167 @@
+"""Sends the plans of a sweep: to sbatch, to this machine, or to the screen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from hpc import worker
+from hpc.config import settings_of
+from hpc.errors import ConfigurationError, SlurmError, SubmissionError
+from hpc.slurm import client
+from hpc.submit import local
+from hpc.submit.fit import check_fits
+from hpc.submit.plan import Plan, make_plans
+from hpc.submit.script import executor, script
+from hpc.sweep import Sweep
+
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "PMI_", "PMIX_", "TORCHELASTIC_")
+RANK_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+
+
+def submit(sweep: Sweep) -> None:
+    """Send every point of the sweep to where its `cluster` says.
+
+    Raises:
+        ConfigurationError: Something cannot work as asked; nothing was submitted or written.
+        SystemExit: Points ran on this machine and one of them failed; with its code.
+    """
+    settings = settings_of(sweep.points[0].config)
+    scheduler = choose_scheduler(settings.cluster.scheduler, settings.hardware.gpus_per_node)
+    if settings.launch.dry_run:
+        _print(sweep, scheduler)
+    elif scheduler == "local":
+        sweep.write()
+        local.run(make_plans(sweep, max_array_size=len(sweep.points)))
+    else:
+        _send(sweep)
+
+
+def choose_scheduler(asked: str, gpus_per_node: int) -> str:
+    """What `auto` means here.
+
+    Raises:
+        SubmissionError: Slurm is needed, and there is no sbatch.
+    """
+    if client.has_slurm():
+        return "slurm" if asked == "auto" else asked
+    if asked == "slurm" or (asked == "auto" and gpus_per_node):
+        raise SubmissionError(
+            "sbatch must be on PATH to submit, but is not: run this on a login node, "
+            "or rehearse here with cluster=local runtime.device=cpu."
+        )
+    return "local"
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without what an enclosing job would leak into the new one; where Slurm is stays known."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in KEPT or not (name.startswith(LEAKING) or name in RANK_VARIABLES)
+    }
+
+
+def _print(sweep: Sweep, scheduler: str) -> None:
+    if scheduler == "local":
+        raise ConfigurationError("cluster must be slurm to print a script, but is local, which needs none.")
+    sys.stdout.write("\n".join(script(plan) for plan in make_plans(sweep, client.DEFAULT_MAX_ARRAY_SIZE)))
+
+
+def _send(sweep: Sweep) -> None:
+    with _clean_environment():
+        plans = make_plans(sweep, _max_array_size())
+        for plan in plans:
+            check_fits(plan)
+        existed = sweep.directory.exists()
+        sweep.write()
+        sent: list[str] = []
+        try:
+            for plan in plans:
+                sent.append(_sbatch(plan))
+        except SubmissionError:
+            _undo(sweep, sent, existed)
+            raise
+    _announce(sweep, plans, sent)
+
+
+def _sbatch(plan: Plan) -> str:
+    """One array, or one job for one point; returns the id that squeue shows."""
+    try:
+        points = list(plan.points)
+        jobs = executor(plan).map_array(worker.run, [str(plan.sweep_directory)] * len(points), points)
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise SubmissionError(_sbatch_words(error)) from error
+    return str(jobs[0].job_id).partition("_")[0]
+
+
+def _sbatch_words(error: Exception) -> str:
+    """What sbatch itself said, on one line; submitit has passed it on as it came already."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line.removeprefix("sbatch: error: ") for line in lines if line.startswith("sbatch:")] or lines[-1:]
+    return f"sbatch refused the job, and nothing was submitted: {' '.join(said).rstrip('.')}."
+
+
+def _undo(sweep: Sweep, sent: list[str], existed: bool) -> None:
+    """All of a sweep is submitted, or nothing of it."""
+    for job_id in sent:
+        client.ask(["scancel", job_id])
+    shutil.rmtree(sweep.directory / "submitit", ignore_errors=True)
+    for name in ("sweep.json", "points.jsonl"):
+        (sweep.directory / name).unlink(missing_ok=True)
+    if not existed:
+        _remove_empty(sweep.directory)
+
+
+def _remove_empty(directory: Path) -> None:
+    """The directory, and the dated one above it if that leaves it empty."""
+    for candidate in (directory, directory.parent):
+        if any(candidate.iterdir()):
+            return
+        candidate.rmdir()
+
+
+def _max_array_size() -> int:
+    try:
+        return client.max_array_size()
+    except SlurmError:
+        return client.DEFAULT_MAX_ARRAY_SIZE
+
+
+def _announce(sweep: Sweep, plans: list[Plan], sent: list[str]) -> None:
+    for job_id, plan in zip(sent, plans, strict=True):
+        count = len(plan.points)
+        shape = f"{plan.hardware.name}: {plan.hardware.nodes} node(s) × {plan.hardware.tasks_per_node or 1} task(s)"
+        print(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
+    print(f"Directory: {sweep.directory}")
+    print(f"Follow:    squeue --jobs {','.join(sent)}")
+    print(f"           tail -F {sweep.directory}/submitit/{sent[0]}*_0_log.out")
+
+
+@contextmanager
+def _clean_environment() -> Iterator[None]:
+    """Submitit runs sbatch with this process's environment, and sbatch hands it to the job."""
+    before = dict(os.environ)
+    keep = scrubbed(before)
+    try:
+        for name in before.keys() - keep.keys():
+            del os.environ[name]
+        yield
+    finally:
+        os.environ.update(before)

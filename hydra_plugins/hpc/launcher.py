@@ -1,0 +1,66 @@
+"""Freezes the points of a sweep and submits them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+SWEEPERS = ("hydra_plugins.hpc.sweeper.HpcSweeper", "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
+
+
+class HpcLauncher(Launcher):
+    """Submits and returns: training goes on in the scheduler's hands, not in this process."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """See Hydra's Launcher; the task function is not used, because a point names its own.
+
+        Raises:
+            ConfigurationError: The sweeper waits for values, and submitted points have none yet.
+        """
+        del task_function
+        sweeper = config.hydra.sweeper
+        if sweeper._target_ not in SWEEPERS or sweeper.get("max_batch_size"):
+            from hpc.errors import ConfigurationError  # deferred: Hydra imports this module in every app
+
+            raise ConfigurationError(
+                "hydra/sweeper must be hpc, or basic without max_batch_size, because submitted points have no values "
+                f"to steer by, but is {sweeper._target_}."
+            )
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Freeze every point, then submit them all.
+
+        Returns:
+            Nothing: there are no results yet.
+
+        Raises:
+            ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
+        """
+        from hpc.submit.freeze import freeze  # deferred: Hydra imports this module in every app
+        from hpc.submit.send import submit
+
+        del initial_job_idx  # always 0: see setup
+        configs = [self._compose(list(overrides), number) for number, overrides in enumerate(job_overrides)]
+        submit(freeze(Path(self.config.run_dir), configs, job_overrides))
+        return []
+
+    def _compose(self, overrides: list[str], number: int) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # ${hydra:...} in a point means this point
+        return config
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="hpc", node={"_target_": "hydra_plugins.hpc.launcher.HpcLauncher"}, provider="hpc"
+)

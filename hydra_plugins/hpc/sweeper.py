@@ -1,0 +1,39 @@
+"""Turns `-m a=1,2 b=3,4` into the points of one sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class HpcSweeper(BasicSweeper):
+    """The cartesian product of the overrides, handed to the launcher at once.
+
+    Hydra's own sweeper writes multirun.yaml before it looks at a single point, and composes every point
+    once more than the launcher does. This one writes nothing: a refused sweep leaves no trace.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_batch_size=None)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """See Hydra's Sweeper; the launcher gets the same three."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch every point of the product of `arguments`."""
+        (points,) = self.split_arguments(self.parser.parse_overrides(arguments), None)
+        if self.launcher is None:
+            raise RuntimeError("Hydra calls setup before sweep.")
+        return self.launcher.launch(points, initial_job_idx=0)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="hpc", node={"_target_": "hydra_plugins.hpc.sweeper.HpcSweeper"}, provider="hpc"
+)
