@@ -1,0 +1,1 @@
+"""Checkpoints: one directory each, complete or invisible."""

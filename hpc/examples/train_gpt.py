@@ -1,0 +1,76 @@
+"""Trains the small GPT: the loop that the README shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from hpc import Runtime
+from hpc.examples.gpt import GPT, GPTConfig, optimizer_groups, warmup_cosine
+from hpc.examples.text import ByteBlocks, read_text, text_of
+from hpc.runtime.data import PreparedLoader
+
+SAMPLE_BYTES = 400
+
+
+def train(cfg: Any) -> float:
+    """Train on cfg.data for cfg.steps optimizer steps.
+
+    Returns:
+        The loss on held-out text, in nats per byte.
+    """
+    with Runtime(cfg) as runtime:
+        training_text, held_out_text = read_text(cfg.data.path)
+        blocks = [ByteBlocks(text, cfg.data.block_size) for text in (training_text, held_out_text)]
+        model = GPT(GPTConfig(block_size=cfg.data.block_size, **cfg.model))
+        optimizer = torch.optim.AdamW(
+            optimizer_groups(model, cfg.optimizer.weight_decay),
+            lr=cfg.optimizer.lr,
+            betas=tuple(cfg.optimizer.betas),
+        )
+        scheduler = LambdaLR(optimizer, warmup_cosine(cfg.optimizer.warmup_steps, cfg.steps))
+        loader = DataLoader(blocks[0], cfg.data.batch_size, shuffle=True, num_workers=cfg.data.workers)
+        held_out = DataLoader(blocks[1], cfg.data.batch_size)
+        model, optimizer, scheduler, loader, held_out = runtime.prepare(model, optimizer, scheduler, loader, held_out)
+
+        for batch in runtime.steps(loader, total=cfg.steps, tokens_per_sample=cfg.data.block_size):
+            with runtime.accumulate():
+                loss = model(**batch).loss
+                runtime.backward(loss)
+                runtime.clip_grad_norm_(1.0)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+            runtime.log(loss=loss)
+            if (runtime.step + 1) % cfg.evaluate_every_steps == 0:
+                runtime.log(held_out_loss=evaluate(runtime, model, held_out))
+
+        result = evaluate(runtime, model, held_out)
+        runtime.print(f"held-out loss {result:.3f} nats per byte (uniform guessing: 5.545)")
+        runtime.print(f"a sample:\n{sample(runtime.unwrap(model), runtime.device)}")
+    return result
+
+
+@torch.no_grad()
+def evaluate(runtime: Runtime, model: torch.nn.Module, held_out: PreparedLoader) -> float:
+    """Mean loss per byte over the held-out text, each byte once, on whichever rank it falls."""
+    model.eval()
+    module = runtime.unwrap(model)  # ranks may have unequal numbers of batches: DDP's forward would wait for the others
+    totals = torch.zeros(2, device=runtime.device)
+    for batch in held_out:
+        count = batch["labels"].numel()
+        totals += torch.stack([module(**batch).loss.float() * count, torch.tensor(float(count), device=runtime.device)])
+    loss, count = runtime.gather(totals).reshape(-1, 2).sum(dim=0)
+    model.train()
+    return float(loss / count)
+
+
+@torch.no_grad()
+def sample(model: torch.nn.Module, device: torch.device) -> str:
+    """Text the model goes on with after a line that begins a function."""
+    prompt = torch.tensor([list(b"def ")], device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    return text_of(model.eval().generate(prompt, SAMPLE_BYTES, temperature=0.8, generator=generator)[0])  # type: ignore[operator]

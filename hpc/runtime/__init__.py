@@ -1,0 +1,1 @@
+"""Around the user's loop: processes, device, data, steps, what is written down."""

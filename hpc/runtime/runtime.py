@@ -1,0 +1,225 @@
+"""The context around a training loop: everything a loop needs to run anywhere, and to be stopped anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from hpc.checkpoint.state import Stateful, TrainingState, seed_everything
+from hpc.config import settings_of
+from hpc.errors import ConfigurationError
+from hpc.journal import Journal
+from hpc.preemption import stop_requests
+from hpc.runtime.data import PreparedLoader
+from hpc.runtime.optimizer import PreparedOptimizer, PreparedScheduler, Window
+from hpc.runtime.precision import Precision
+from hpc.runtime.process_group import open_process_group
+from hpc.runtime.steps import Steps
+from hpc.runtime.strategy import unwrap, wrap
+from hpc.world import World, resolve_world
+
+
+class Runtime:
+    """One training run on this rank. Names follow Accelerate where it has one.
+
+    Args:
+        config: A composed config or a plain mapping; see `hpc.config.Settings` for the parts that are read.
+        world: Which rank this is; asked of the launcher's environment variables when not given.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or the world is not what the hardware says.
+    """
+
+    def __init__(self, config: Any, world: World | None = None) -> None:
+        self.settings = settings_of(config)
+        self.requests = stop_requests()
+        self.world = world or resolve_world(os.environ)
+        self.directory = Path(self.settings.run_dir).absolute()
+        self.group = open_process_group(self.world, self.settings.runtime)
+        self.device = self.group.device
+        self.precision = Precision(self.settings.strategy.precision, self.device)
+        self.window = Window(self.settings.strategy.accumulation_steps)
+        self.state = TrainingState(models=[], optimizers=[], others={})
+        if self.precision.scales:
+            self.state.others["scaler"] = self.precision.scaler
+        self._wrapped: list[torch.nn.Module] = []
+        self._optimizers: list[PreparedOptimizer] = []
+        self._steps: Steps | None = None
+
+    def __enter__(self) -> Runtime:
+        if self.is_main_process:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.settings.runtime.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        seed_everything(self.settings.seed)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        if kind is None or issubclass(kind, SystemExit):
+            self.group.meet()  # nobody leaves while another rank still needs it
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this is rank 0: it prints, logs and commits."""
+        return self.world.rank == 0
+
+    @property
+    def process_index(self) -> int:
+        """This process's rank."""
+        return self.world.rank
+
+    @property
+    def num_processes(self) -> int:
+        """The world size."""
+        return self.world.world_size
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken, over all lives of this run."""
+        return self._steps.step if self._steps is not None else 0
+
+    def prepare(self, *objects: Any) -> Any:
+        """Make models, optimizers, schedulers and loaders fit this world, in any order; returned in the same one.
+
+        Raises:
+            ConfigurationError: An object is none of these, or cannot be prepared.
+        """
+        prepared = tuple(self._prepare_one(thing) for thing in objects)
+        return prepared if len(prepared) > 1 else prepared[0]
+
+    def register(self, name: str, thing: Stateful) -> None:
+        """Save and restore `thing`'s state dict with every checkpoint."""
+        self.state.others[f"user.{name}"] = thing
+
+    def steps(self, loader: PreparedLoader, *, total: int, tokens_per_sample: int | None = None) -> Iterator[Any]:
+        """This rank's micro-batches until `total` optimizer steps are done, over all lives.
+
+        Between two of them lies the step boundary: it saves when due, and stops the run when the ranks have agreed to.
+
+        Args:
+            loader: From `prepare`.
+            total: Optimizer steps in all; a resumed run has fewer left.
+            tokens_per_sample: Counts speed in tokens; without it, in samples.
+
+        Raises:
+            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            LoadError: Checkpoints were committed and none of them can be trusted.
+            SaveError: A checkpoint could not be made durable.
+        """
+        if not isinstance(loader, PreparedLoader):
+            raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        self._steps = Steps(self, loader, total, tokens_per_sample)
+        return iter(self._steps)
+
+    def accumulate(self) -> AbstractContextManager[Any]:
+        """Around one micro-batch: ranks exchange gradients in the last of each window only."""
+        self.window.micro = self.window.micro % self.window.size + 1
+        if self.window.is_last:
+            return contextlib.nullcontext()
+        stack = contextlib.ExitStack()
+        for model in self._wrapped:
+            if isinstance(model, DistributedDataParallel):
+                stack.enter_context(model.no_sync())
+        return stack
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of a micro-batch's loss; a window's gradients are the mean over its micro-batches."""
+        if self.window.size > 1:
+            loss = loss / self.window.size
+        if self.precision.scales:
+            loss = self.precision.scaler.scale(loss)
+        loss.backward()
+
+    def clip_grad_norm_(self, max_norm: float, parameters: Any = None) -> torch.Tensor | None:
+        """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.
+
+        Args:
+            max_norm: Largest L2 norm over all parameters together.
+            parameters: Those to clip; every prepared model's when not given.
+        """
+        if not self.window.is_last:
+            return None
+        for optimizer in self._optimizers:
+            optimizer.unscale()
+        chosen = (
+            parameters if parameters is not None else [p for model in self.state.models for p in model.parameters()]
+        )
+        return torch.nn.utils.clip_grad_norm_(chosen, max_norm)
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision, for computations outside a prepared model."""
+        return self.precision.autocast()
+
+    def gather(self, value: torch.Tensor) -> torch.Tensor:
+        """Every rank's tensor, joined along the first dimension; a scalar becomes shape [world size]. Collective."""
+        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
+        if self.world.world_size == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.world.world_size)]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    def log(self, **values: Any) -> None:
+        """Note values of the current step: numbers, or tensors of one element. Rank 0's are kept."""
+        if self._steps is None:
+            raise ConfigurationError(
+                "runtime.log needs a step to belong to: call it inside the loop over runtime.steps."
+            )
+        self._steps.log(values)
+
+    def print(self, *words: Any) -> None:
+        """Print on rank 0."""
+        if self.is_main_process:
+            print(*words, flush=True)
+
+    def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The user's own module inside a prepared one."""
+        return unwrap(model)
+
+    def wait_for_everyone(self) -> None:
+        """Return when every rank is here. Collective."""
+        self.group.meet()
+
+    @property
+    def journal(self) -> Journal:
+        """What happened to this run."""
+        return Journal(self.directory)
+
+    def _prepare_one(self, thing: Any) -> Any:
+        if isinstance(thing, torch.nn.Module):
+            return self._prepare_model(thing)
+        if isinstance(thing, Optimizer):
+            self.state.optimizers.append(thing)
+            self._optimizers.append(PreparedOptimizer(thing, self.precision, self.window))
+            return self._optimizers[-1]
+        if isinstance(thing, LRScheduler):
+            self.state.others[f"scheduler.{len(self.state.others)}"] = thing
+            return PreparedScheduler(thing, self.window)
+        if isinstance(thing, DataLoader):
+            return PreparedLoader(thing, self.world, self.settings.seed, self.window.size, self.device)
+        raise ConfigurationError(
+            f"prepare takes modules, optimizers, schedulers and DataLoaders, but got a {type(thing).__name__}."
+        )
+
+    def _prepare_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        self.precision.cast_forward(model)
+        wrapped = wrap(model, self.group, self.settings.strategy, self.settings.runtime.deterministic)
+        self.state.models.append(model)
+        self._wrapped.append(wrapped)
+        return wrapped
