@@ -1,0 +1,114 @@
+"""What tests share: a clean environment, a Slurm made of recording executables, and ways to run the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAUNCHERS = ("SLURM", "SBATCH", "SUBMITIT", "TORCHELASTIC", "OMPI_", "PMI_", "HPC_")
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+Completed = subprocess.CompletedProcess[str]
+Run = Callable[..., Completed]
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's, without what a launcher would have set; one thread per rank, hpc importable."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(LAUNCHERS) and name not in RANK_VARIABLES
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+
+
+@pytest.fixture
+def run_py(tmp_path: Path) -> Run:
+    """Run `python run.py ...` in an empty directory, as a person would."""
+
+    def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 120) -> Completed:
+        command = [sys.executable, str(ROOT / "run.py"), *arguments]
+        environment = {**clean_environment(), **(environ or {})}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
+
+
+@dataclass(frozen=True)
+class FakeSlurm:
+    """Executables that record what they are asked and answer from files.
+
+    Args:
+        directory: bin/ goes on PATH; scripts/ holds what sbatch received; calls lists every command line.
+    """
+
+    directory: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What puts it on PATH."""
+        return {"PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "FAKE_SLURM": str(self.directory)}
+
+    @property
+    def scripts(self) -> list[str]:
+        """What sbatch received, in order."""
+        return [path.read_text() for path in sorted((self.directory / "scripts").iterdir())]
+
+    @property
+    def calls(self) -> list[str]:
+        """Every command line, in order."""
+        path = self.directory / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def answer(self, command: str, text: str) -> None:
+        """What `command` prints from now on."""
+        (self.directory / f"{command}.out").write_text(text)
+
+    def refuse(self, text: str, after: int = 0) -> None:
+        """Make sbatch fail with this on stderr, after so many submissions that work."""
+        (self.directory / "refusal").write_text(text)
+        (self.directory / "accepted").write_text(str(after))
+
+
+COMMAND = """#!/bin/sh
+echo "$(basename "$0") $*" >>"$FAKE_SLURM/calls"
+cat "$FAKE_SLURM/$(basename "$0").out" 2>/dev/null
+exit 0
+"""
+SBATCH = """#!/bin/sh
+echo "sbatch $*" >>"$FAKE_SLURM/calls"
+number=$(ls "$FAKE_SLURM/scripts" | wc -l)
+if [ -f "$FAKE_SLURM/refusal" ] && [ "$number" -ge "$(cat "$FAKE_SLURM/accepted")" ]; then
+    cat "$FAKE_SLURM/refusal" >&2
+    exit 1
+fi
+cp "$1" "$FAKE_SLURM/scripts/$number.sh"
+env >"$FAKE_SLURM/environment"
+echo "Submitted batch job $((100 + number))"
+"""
+SINFO = "gpu*|2-00:00:00|4|128|1024000|gpu:a100:8(S:0-1)\ncpu|infinite|2|16|64000|(null)\n"
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path) -> FakeSlurm:
+    """A Slurm with a GPU partition of four 8xA100 nodes and a CPU partition of two."""
+    directory = tmp_path / "fake slurm"
+    (directory / "bin").mkdir(parents=True)
+    (directory / "scripts").mkdir()
+    for name in ("sinfo", "scontrol", "scancel", "squeue", "srun", "sbatch"):
+        path = directory / "bin" / name
+        path.write_text(SBATCH if name == "sbatch" else COMMAND)
+        path.chmod(0o755)
+    result = FakeSlurm(directory)
+    result.answer("sinfo", SINFO)
+    result.answer("scontrol", "MaxArraySize            = 1001\n")
+    return result

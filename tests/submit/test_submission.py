@@ -1,0 +1,199 @@
+"""What `-m` sends, and what it refuses to send: the real program, and a Slurm that records."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Completed, FakeSlurm, Run
+
+SENTENCE = re.compile(r"hpc: [A-Za-z`/].+\.\n")
+
+
+def assert_refused(done: Completed, words: str, directory: Path) -> None:
+    """One sentence, after sbatch's own if it spoke; exit code 78, and nothing written."""
+    assert done.returncode == 78, done.stderr
+    ours = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith("sbatch:"))
+    assert SENTENCE.fullmatch(ours), done.stderr
+    assert words in done.stderr
+    assert not directory.exists()
+
+
+def test_one_job_is_planned_for_8xa100(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    done = run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    (script,) = fake_slurm.scripts
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, re.MULTILINE))
+    assert options | {"output": ""} == {
+        "comment": "out",
+        "cpus-per-task": "16",
+        "gres": "gpu:a100:8",
+        "job-name": "gpt",
+        "mem": "960G",
+        "nodes": "1",
+        "ntasks-per-node": "8",
+        "open-mode": "append",
+        "output": "",
+        "requeue": "",
+        "signal": "USR2@120",
+        "time": "1440",
+    }
+    assert "srun --unbuffered" in script
+    assert "--kill-on-bad-exit=1 --cpus-per-task=16" in script
+    assert "Submitted job 100, 1 point on 8xA100" in done.stdout
+    assert str(tmp_path / "out") in done.stdout
+
+
+def test_a_sweep_is_one_array(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    done = run_py(
+        "-m", "hardware=8xA100", "optimizer.lr=1e-3,3e-4", "seed=0,1,2", "run_dir=out", environ=fake_slurm.environ
+    )
+    assert done.returncode == 0, done.stderr
+    (script,) = fake_slurm.scripts
+    assert "#SBATCH --array=0-5%6\n" in script
+    lines = (tmp_path / "out" / "points.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    assert [(p["config"]["optimizer"]["lr"], p["config"]["seed"]) for p in points] == [
+        (lr, seed) for lr in (1e-3, 3e-4) for seed in (0, 1, 2)
+    ]
+    assert [p["config"]["run_dir"] for p in points] == [str(tmp_path / "out" / str(n)) for n in range(6)]
+
+
+def test_points_with_different_resources_become_one_array_each(run_py: Run, fake_slurm: FakeSlurm) -> None:
+    done = run_py("-m", "hardware=8xA100,1xA100", "seed=0,1", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    eight, one = fake_slurm.scripts
+    assert "--gres=gpu:a100:8" in eight
+    assert "hpc_points=(0 1)" in eight
+    assert "--gres=gpu:a100:1" in one
+    assert "hpc_points=(2 3)" in one
+
+
+def test_arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle(
+    run_py: Run, fake_slurm: FakeSlurm
+) -> None:
+    fake_slurm.answer("scontrol", "MaxArraySize = 4\n")
+    done = run_py(
+        "-m", "hardware=cpu", "seed=range(0,10)", "run_dir=out", "cluster.max_parallel_points=6", "cluster.partition=cpu",
+        environ=fake_slurm.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    arrays = [re.findall(r"--array=(\S+)", script) for script in fake_slurm.scripts]
+    assert arrays == [["0-3%2"], ["0-3%2"], ["0-1%2"]]
+
+
+@pytest.mark.parametrize("arguments", [["seed=3"], ["seed=0,1,2", "hardware=4x8xH100"]], ids=["single", "array"])
+def test_the_printed_script_is_the_sent_script(run_py: Run, fake_slurm: FakeSlurm, arguments: list[str]) -> None:
+    fake_slurm.answer("sinfo", "gpu*|2-00:00:00|8|128|2060000|gpu:a100:8,gpu:h100:8\n")
+    asked = ["hardware=8xA100", "run_dir=a dir with 'quotes' and $dollars", *arguments]
+    asked = [word if "run_dir" not in word else "run_dir=\"a dir with 'quotes' and $dollars\"" for word in asked]
+    printed = run_py("-m", *asked, "launch.dry_run=true", environ=fake_slurm.environ)
+    assert printed.returncode == 0, printed.stderr
+    assert fake_slurm.scripts == []
+    sent = run_py("-m", *asked, environ=fake_slurm.environ)
+    assert sent.returncode == 0, sent.stderr
+    assert fake_slurm.scripts == [printed.stdout + "\n"] or fake_slurm.scripts == [printed.stdout]
+
+
+def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    from submitit.core.utils import DelayedSubmission
+
+    (pickle,) = (tmp_path / "out" / "submitit").glob("*.pkl")
+    payload = DelayedSubmission.load(pickle)
+    assert (payload.function.__module__, payload.function.__qualname__) == ("hpc.worker", "run")
+    assert payload.args == (str(tmp_path / "out"), "0")
+
+
+def test_the_environment_of_an_enclosing_job_does_not_leak(run_py: Run, fake_slurm: FakeSlurm) -> None:
+    leaks = {"SLURM_NTASKS_PER_NODE": "3", "SLURM_CPU_BIND": "x", "SBATCH_PARTITION": "nowhere", "RANK": "0"}
+    keeps = {"SLURM_CONF": "/etc/slurm/slurm.conf", "HOME": "/tmp"}
+    run_py("-m", "hardware=8xA100", environ={**fake_slurm.environ, **leaks, **keeps})
+    environment = (fake_slurm.directory / "environment").read_text().splitlines()
+    names = {line.partition("=")[0] for line in environment}
+    assert not names & leaks.keys()
+    assert keeps.keys() <= names
+
+
+def test_submitting_imports_no_torch(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap" / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    path = f"{tmp_path / 'trap'}:{Path(__file__).parents[2]}"
+    done = run_py("-m", "hardware=8xA100", environ={**fake_slurm.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hardware=9xA100"], "Could not find 'hardware/9xA100'"),
+        (["optimizer.learning_rate=1"], "optimizer.learning_rate"),
+        (["hardware.nodes=two"], "hardware.nodes"),
+        (["hardware.nodes=0"], "hardware.nodes must be at least 1, but is 0"),
+        (["hardware.nodes=5"], "hardware=8xA100 must fit partition gpu, but asks for 5 node(s)"),
+        (["hardware.time_limit_minutes=9999"], "must be at most 2880 on partition gpu, but is 9999"),
+        (["hardware.memory_gb=2000"], "must fit partition gpu"),
+        (["cluster.partition=nowhere"], "cluster.partition must be one of gpu, cpu, but is nowhere"),
+        (["cluster.partition=cpu"], "must fit partition cpu"),
+        (["strategy.precision=fp8"], "strategy.precision must be one of fp32, bf16, fp16, but is fp8"),
+        (["hardware.tasks_per_node=16"], "hardware.tasks_per_node must be at most hardware.gpus_per_node (8)"),
+        (["experiment.target=null"], "experiment.target"),
+        (["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=1", "seed=0,1"], "hydra/sweeper"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_written(
+    run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = run_py("-m", "hardware=8xA100", "run_dir=runs/out", *arguments, environ=fake_slurm.environ)
+    assert_refused(done, words, tmp_path / "runs")
+    assert fake_slurm.scripts == []
+
+
+def test_without_sbatch_the_sentence_says_what_to_do(run_py: Run, tmp_path: Path) -> None:
+    environ = {"PATH": str(Path(sys.executable).parent)}
+    done = run_py("-m", "hardware=8xA100", "run_dir=runs/out", environ=environ)
+    assert_refused(done, "sbatch must be on PATH", tmp_path / "runs")
+
+
+def test_the_words_of_sbatch_are_passed_on_and_nothing_stays(
+    run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    fake_slurm.refuse("sbatch: error: Batch job submission failed: Invalid account or account/partition combination\n")
+    done = run_py("-m", "hardware=8xA100", "run_dir=runs/out", environ=fake_slurm.environ)
+    assert_refused(done, "Invalid account or account/partition combination", tmp_path / "runs")
+
+
+def test_a_sweep_that_is_refused_halfway_is_taken_back(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    fake_slurm.refuse("sbatch: error: QOSMaxSubmitJobPerUserLimit\n", after=1)
+    done = run_py("-m", "hardware=8xA100,1xA100", "run_dir=runs/out", environ=fake_slurm.environ)
+    assert_refused(done, "QOSMaxSubmitJobPerUserLimit", tmp_path / "runs")
+    assert "scancel 100" in fake_slurm.calls
+
+
+def test_an_unwritable_run_directory_is_refused(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_py("-m", "hardware=8xA100", "run_dir=file/out", environ=fake_slurm.environ)
+    assert_refused(done, "run_dir must be a writable directory", tmp_path / "file" / "out")
+    assert fake_slurm.scripts == []
+
+
+def test_a_directory_that_holds_a_sweep_is_refused(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    before = sorted(tmp_path.rglob("out/**/*"))
+    done = run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 78
+    assert "holds a sweep already" in done.stderr
+    assert len(fake_slurm.scripts) == 1
+    assert sorted(tmp_path.rglob("out/**/*")) == before
+
+
+@pytest.mark.parametrize("hardware", ["8xA100", "1xA100"])
+def test_training_on_the_login_node_is_refused(
+    run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path, hardware: str
+) -> None:
+    done = run_py(f"hardware={hardware}", "run_dir=runs/out", environ=fake_slurm.environ)
+    assert_refused(done, f"`python run.py -m hardware={hardware}`", tmp_path / "runs")
