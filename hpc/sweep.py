@@ -17,6 +17,8 @@ from hpc.errors import ConfigurationError
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
 FORMAT = 1
+MAY_CHANGE = ("hardware", "cluster", "launch")
+"""A run may go on elsewhere and on more or fewer nodes; anything else would make it another run."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,44 @@ class Sweep:
         Raises:
             ConfigurationError: The directory holds a sweep already, or cannot be written.
         """
-        _make_directory(self.directory)
-        with (self.directory / POINTS_FILE).open("x") as file:
-            file.writelines(json.dumps(asdict(point)) + "\n" for point in self.points)
+        if is_sweep(self.directory):
+            raise ConfigurationError(
+                f"run_dir must be a new directory, but {self.directory} holds a sweep already: choose another run_dir."
+            )
+        self._write()
+
+    def write_or_continue(self) -> None:
+        """Create the directory, or go on with one that holds these points.
+
+        Raises:
+            ConfigurationError: It holds other points, or cannot be written.
+        """
+        changed = self._changed_keys() if is_sweep(self.directory) else []
+        if changed:
+            raise ConfigurationError(
+                f"run_dir={self.directory} must be resumed with the config it was started with, "
+                f"but {', '.join(changed)} changed: change it back, or choose another run_dir."
+            )
+        self._write()
+
+    def _changed_keys(self) -> list[str]:
+        frozen = load_sweep(self.directory).points
+        if len(frozen) != len(self.points):
+            return ["the number of points"]
+        pairs = zip(frozen, self.points, strict=True)
+        keys = {key for old, new in pairs for key in changed_keys(old.config, new.config)}
+        return sorted(key for key in keys if key.partition(".")[0] not in MAY_CHANGE)
+
+    def _write(self) -> None:
         summary = {"format": FORMAT, "points": len(self.points)}
-        (self.directory / SWEEP_FILE).write_text(json.dumps(summary) + "\n")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            _replace(self.directory / POINTS_FILE, "".join(json.dumps(asdict(point)) + "\n" for point in self.points))
+            _replace(self.directory / SWEEP_FILE, json.dumps(summary) + "\n")
+        except OSError as error:
+            raise ConfigurationError(
+                f"run_dir must be a writable directory, but {self.directory} is not: {error.strerror}."
+            ) from error
 
 
 def load_sweep(directory: Path) -> Sweep:
@@ -100,14 +135,8 @@ def _point(fields: dict[str, Any]) -> Point:
     return Point(fields["name"], tuple(fields["overrides"]), fields["config"])
 
 
-def _make_directory(directory: Path) -> None:
-    if is_sweep(directory):
-        raise ConfigurationError(
-            f"run_dir must be a new directory, but {directory} holds a sweep already: choose another run_dir."
-        )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"run_dir must be a writable directory, but {directory} is not: {error.strerror}."
-        ) from error
+def _replace(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -16,20 +16,19 @@ from hpc.config import Settings, settings_of
 from hpc.errors import ConfigurationError, HpcError, NoProgressError
 from hpc.journal import Journal
 from hpc.preemption import allocation_end, stop_requests
-from hpc.sweep import Point, Sweep, changed_keys, is_sweep, load_sweep
+from hpc.sweep import Point, Sweep, load_sweep
 from hpc.world import World, explain_world, resolve_world
 
 FINISHED_FILE = "finished.json"
-MAY_CHANGE = ("hardware", "cluster", "launch")
-"""A run may go on elsewhere and on more or fewer nodes; anything else would make it another run."""
 
 
 def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
-    stop_requests()  # before torch is imported: a signal may come 3 s after the start
+    _prepare_process()
     world = resolve_world(os.environ)
     sweep = load_sweep(Path(sweep_directory))
-    _leave(_guarded(sweep.point_directory(point), world, lambda: live(sweep.point(point).config, world)))
+    config = sweep.point(point).config
+    _leave(_guarded(sweep.point_directory(point), world, lambda: _submitted(config, world)))
 
 
 def run_here(config: dict[str, Any]) -> None:
@@ -42,7 +41,7 @@ def run_here(config: dict[str, Any]) -> None:
         ConfigurationError: This is not the place for it, or the run directory belongs to another config.
         SystemExit: With the code of the run, unless it finished.
     """
-    stop_requests()
+    _prepare_process()
     explanation = explain_world(os.environ)
     world = explanation.world
     settings = settings_of(config)
@@ -53,6 +52,19 @@ def run_here(config: dict[str, Any]) -> None:
     config = agree_on_config(config, settings, world)
     directory = Path(config["run_dir"])
     _leave(_guarded(directory, world, lambda: live(config, world)))
+
+
+def _prepare_process() -> None:
+    """Before torch is imported: a signal may come 3 s after the start, and torch reads its log level only then."""
+    stop_requests()
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # hosts without reverse DNS are no cause for a warning per rank
+
+
+def _submitted(config: dict[str, Any], world: World) -> None:
+    check_world(settings_of(config), world, in_job=True)
+    live(config, world)
 
 
 def live(config: Mapping[str, Any], world: World) -> Any:
@@ -149,23 +161,14 @@ def _freeze_or_explain(config: dict[str, Any]) -> dict[str, Any]:
 
 def _freeze(config: dict[str, Any]) -> dict[str, Any]:
     directory = Path(config["run_dir"]).absolute()
-    config = {**config, "run_dir": str(directory)}
-    if not is_sweep(directory):
-        Sweep(directory, (Point(".", (), config),)).write()
-        return config
-    frozen = load_sweep(directory).point(".").config
-    changed = [key for key in changed_keys(frozen, config) if key.partition(".")[0] not in MAY_CHANGE]
-    if changed:
-        raise ConfigurationError(
-            f"run_dir={directory} must be resumed with the config it was started with, "
-            f"but {', '.join(changed)} changed: change it back, or choose another run_dir."
-        )
-    return config
+    frozen = {**config, "run_dir": str(directory)}
+    Sweep(directory, (Point(".", (), frozen),)).write_or_continue()
+    return frozen
 
 
 def _guarded(directory: Path, world: World, body: Callable[[], Any]) -> int:
     """Run one life and say how it ended; the first rank that fails writes down why, for all of them."""
-    record = directory / "failures" / f"{_life()}.txt"
+    record = directory / "failures" / f"{_life(world)}.txt"
     stop_requests().on_sigterm = lambda: _leave_behind(record)
     try:
         body()
@@ -178,10 +181,11 @@ def _guarded(directory: Path, world: World, body: Callable[[], Any]) -> int:
     return 0
 
 
-def _life() -> str:
-    """Names this life the way the batch script does."""
-    job = os.environ.get("SLURM_JOB_ID", str(os.getppid()))
-    return f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+def _life(world: World) -> str:
+    """Names this life, alike on all ranks, and the way the batch script does."""
+    process = os.getpid() if world.world_size == 1 else os.getppid()
+    local, slurm = (os.environ.get(name) for name in ("SUBMITIT_LOCAL_JOB_ID", "SLURM_JOB_ID"))
+    return f"{local or slurm or process}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def _failed(record: Path, world: World, text: str, code: int) -> int:
@@ -229,7 +233,9 @@ def _count_lives(directory: Path, settings: Settings, world: World) -> None:
             f"runtime.max_lives_without_progress is {most}, and {directory} has had {lives} lives without a new "
             "checkpoint: look at its journal.jsonl and failures/, then raise the limit to go on."
         )
-    journal.write("started", job=_life(), source=world.source, world_size=world.world_size, hosts=list(world.hosts))
+    journal.write(
+        "started", job=_life(world), source=world.source, world_size=world.world_size, hosts=list(world.hosts)
+    )
 
 
 def _end(directory: Path, world: World, value: Any) -> None:

@@ -33,7 +33,9 @@ def train(cfg: Any) -> float:
     `cfg.job` may name a `fail_rank` and `fail_step` to raise at, and `step_seconds` to spend in each step.
     """
     with Runtime(cfg) as runtime:
-        model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+        model = nn.Sequential(
+            nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
+        )
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         loader = DataLoader(Points(), batch_size=4, shuffle=True, num_workers=cfg.job.get("workers", 0))
         model, optimizer, scheduler, loader = runtime.prepare(model, optimizer, StepLR(optimizer, 20, 0.5), loader)
@@ -59,6 +61,7 @@ def misbehave(job: Any, runtime: Runtime) -> None:
     step = runtime.step + 1
     if job.get("trace"):
         trace = Path(job.trace) / f"rank_{runtime.process_index}.json"
+        trace.parent.mkdir(parents=True, exist_ok=True)
         trace.write_text(json.dumps({"step": step, "pid": os.getpid()}))
     time.sleep(job.get("step_seconds", 0.0))
     if runtime.process_index == job.get("fail_rank") and step == job.get("fail_step"):

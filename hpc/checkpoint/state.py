@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ def seed_everything(seed: int) -> None:
 
 def _saver(content: Any) -> Any:
     def save(writer: HashingWriter) -> None:
-        torch.save(content, writer)
+        torch.save(content, cast("IO[bytes]", writer))  # write is all that torch asks of a file (torch 2.6-2.13)
 
     return save
 

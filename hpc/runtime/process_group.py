@@ -122,7 +122,7 @@ def choose_device(asked: str, world: World) -> torch.device:
         raise ConfigurationError(f"runtime.device must be one that torch finds here ({here}), but is {asked}.")
     if kind != "cuda":
         return torch.device(kind)
-    return torch.device("cuda", choose_device_index(torch.cuda.device_count(), world))
+    return torch.device("cuda", choose_device_index(torch.cuda.device_count(), world) or 0)
 
 
 def choose_interface(environ: MutableMapping[str, str], world: World, asked: str | None) -> None:

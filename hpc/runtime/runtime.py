@@ -144,7 +144,7 @@ class Runtime:
             loss = loss / self.window.size
         if self.precision.scales:
             loss = self.precision.scaler.scale(loss)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def clip_grad_norm_(self, max_norm: float, parameters: Any = None) -> torch.Tensor | None:
         """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.

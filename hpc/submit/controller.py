@@ -17,7 +17,7 @@ KILL_WAIT_SECONDS = 4.0
 """Between SIGTERM and SIGKILL to the ranks that are left."""
 
 
-class KillOnBadExit(Controller):  # type: ignore[misc]  # submitit's generics are untyped here
+class KillOnBadExit(Controller):
     """submitit's controller, with srun's manners."""
 
     def wait_for_code(self) -> int:
@@ -35,7 +35,8 @@ class KillOnBadExit(Controller):  # type: ignore[misc]  # submitit's generics ar
         return first or self._first_bad_code()
 
     def _first_bad_code(self) -> int:
-        codes = [task.poll() or 0 for task in self.tasks]
+        """Of those seen dead together, one that a signal ended comes first: the others died of its absence."""
+        codes = sorted(task.poll() or 0 for task in self.tasks)
         return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 

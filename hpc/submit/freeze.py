@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence, settings_of
@@ -34,8 +34,9 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
     Raises:
         ConfigurationError: The config is not valid, or names no training function.
     """
+    with read_write(config), open_dict(config):
+        config.run_dir = str(directory / name) if name != "." else str(directory)
     plain = _resolved(config)
-    plain["run_dir"] = str(directory / name) if name != "." else str(directory)
     if not settings_of(plain).experiment.target:
         raise ConfigurationError(
             "experiment.target must name the training function, such as my_project.train.train, but is missing."

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 from submitit.core.utils import JobPaths
 from submitit.local.local import LocalExecutor, LocalJob
@@ -18,10 +19,10 @@ from hpc.submit.plan import Plan
 POLL_SECONDS = 0.2
 
 
-class _Executor(LocalExecutor):  # type: ignore[misc]  # submitit's generics are untyped here
+class _Executor(LocalExecutor):
     """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5)."""
 
-    def _submit_command(self, command: str) -> LocalJob:
+    def _submit_command(self, command: str) -> LocalJob[Any]:
         tasks = self._num_tasks()
         environment = {
             "SUBMITIT_EXECUTOR": "local",
@@ -60,9 +61,9 @@ def _run_point(plan: Plan, point: str) -> int:
         f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}",
         flush=True,
     )
-    job = executor.submit(worker.run, str(plan.sweep_directory), point)
+    job = cast("LocalJob[None]", executor.submit(worker.run, str(plan.sweep_directory), point))
     log = JobPaths(plan.log_directory, job.job_id, 0).stdout
-    code = _follow(job._process, log)
+    code = _follow(cast("subprocess.Popen[bytes]", job._process), log)
     if code:
         failure = plan.sweep_directory / point / "failures" / f"{job.job_id}-0.txt"
         print(failure.read_text() if failure.exists() else "", file=sys.stderr)

@@ -17,7 +17,7 @@ from hpc.paths import TEMPLATE_DIR
 from hpc.submit.plan import Plan
 
 
-class _Executor(SlurmExecutor):  # type: ignore[misc]  # submitit's generics are untyped here
+class _Executor(SlurmExecutor):
     """Can be built where there is no srun: a laptop prints the same script as the login node."""
 
     @classmethod

@@ -47,7 +47,7 @@ def submit(sweep: Sweep) -> None:
     if settings.launch.dry_run:
         _print(sweep, scheduler)
     elif scheduler == "local":
-        sweep.write()
+        sweep.write_or_continue()
         local.run(make_plans(sweep, max_array_size=len(sweep.points)))
     else:
         _send(sweep)

@@ -1,0 +1,243 @@
+"""The whole path on a real Slurm: submitted, preempted, timed out, cancelled, failed; and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.journal import Journal
+from tests.conftest import ROOT, clean_environment
+from tests.equality import differences
+from tests.slurm.cluster import SlurmCluster
+
+pytestmark = pytest.mark.slurm
+
+STEPS = 120
+JOB = (
+    "-m", "hardware=cpu", "hardware.nodes=2", "hardware.tasks_per_node=2", "hardware.time_limit_minutes=10",
+    "experiment.target=tests.jobs.train", "runtime.deterministic=true", "checkpoint.every_steps=50", f"steps={STEPS}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job of this project in the queue.
+
+    Args:
+        cluster: Where.
+        job_id: As squeue shows it.
+        directory: Of the sweep.
+    """
+
+    cluster: SlurmCluster
+    job_id: str
+    directory: Path
+
+    def point(self, name: str = "0") -> Path:
+        """A point's directory."""
+        return self.directory / name
+
+    def steps(self, point: str = "0") -> dict[int, int]:
+        """The step each rank is in."""
+        files = (self.point(point) / "trace").glob("rank_*.json")
+        return {int(path.stem.removeprefix("rank_")): _read(path).get("step", 0) for path in files}
+
+    def wait_for_step(self, step: int, point: str = "0", seconds: float = 90) -> None:
+        """Return once rank 0 has reached a step."""
+        deadline = time.monotonic() + seconds
+        while self.steps(point).get(0, 0) < step:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"step {step} was not reached: {self.cluster.jobs(self.job_id)}\n{self.output()}")
+            time.sleep(0.1)
+
+    def events(self, event: str, point: str = "0") -> list[dict[str, Any]]:
+        """What the journal says."""
+        return [entry for entry in Journal(self.point(point)).events() if entry["event"] == event]
+
+    def output(self) -> str:
+        """Everything any task printed."""
+        return "\n".join(path.read_text() for path in sorted((self.directory / "submitit").glob("*_log.out")))
+
+    def wait_for(self, state: str, task: str = "", seconds: float = 150) -> None:
+        """Return once the job is in a state, whatever it goes through."""
+        try:
+            self.cluster.wait_for(f"{self.job_id}{task}", state, timeout_seconds=seconds)
+        except Exception as error:
+            raise AssertionError(f"{error}\n{self.output()}") from error
+
+
+def _read(path: Path) -> dict[str, int]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError:
+        return {}
+
+
+Submit = Callable[..., Submitted]
+
+
+@pytest.fixture
+def submit(cluster: SlurmCluster, tmp_path: Path) -> Iterator[Submit]:
+    """Type `python run.py -m ...` on the login side; whatever is still there at the end is cancelled."""
+    submitted: list[Submitted] = []
+
+    def send(*arguments: str, step_seconds: float = 0.1, **job: Any) -> Submitted:
+        directory = tmp_path / f"run{len(submitted)}"
+        settings = {"step_seconds": step_seconds, "trace": "${run_dir}/trace", **job}
+        words = ",".join(
+            f"{name}:'{value}'" if isinstance(value, str) else f"{name}:{value}" for name, value in settings.items()
+        )
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *JOB, f"run_dir={directory}", f"+job={{{words}}}", *arguments],
+            cwd=tmp_path, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = re.search(r"Submitted job (\d+)", done.stdout)
+        assert found, done.stdout
+        submitted.append(Submitted(cluster, found[1], directory))
+        return submitted[-1]
+
+    yield send
+    cluster.run("scancel", *[job.job_id for job in submitted])
+
+
+@pytest.fixture(scope="module")
+def golden(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The point that nobody interrupted."""
+    directory = tmp_path_factory.mktemp("golden")
+    subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *JOB, f"run_dir={directory / 'run'}", "+job={step_seconds:0}"],
+        cwd=directory, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (directory / "run" / "0" / "finished.json").exists():
+        assert time.monotonic() < deadline, "the uninterrupted run did not finish"
+        time.sleep(0.2)
+    return directory / "run" / "0"
+
+
+def preempt(job: Submitted, task: str = "") -> str:
+    """Take the job's nodes for a job of a higher partition; returns that job's id."""
+    nodes = job.cluster.job(f"{job.job_id}{task}")["NodeList"]
+    done = job.cluster.run(
+        "sbatch",
+        "--parsable",
+        "--partition=high",
+        f"--nodelist={nodes}",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    )
+    return done.stdout.strip()
+
+
+def states(cluster: SlurmCluster, job_id: str) -> list[tuple[str, str]]:
+    """State and exit code of every life in the accounting, once the last one is there."""
+    deadline = time.monotonic() + 20
+    while True:
+        records = [(r["State"].split()[0], r["ExitCode"]) for r in cluster.records(job_id) if r["JobID"] == job_id]
+        if (records and records[-1][0] not in ("RUNNING", "PENDING")) or time.monotonic() > deadline:
+            return records
+        time.sleep(0.5)
+
+
+def assert_nothing_is_left(cluster: SlurmCluster) -> None:
+    """No process of a job on any node, within KillWait and a little."""
+    deadline = time.monotonic() + 10
+    while True:
+        left = [process for number in range(1, 5) for process in cluster.processes_on(f"node{number}")]
+        if not left:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_a_sweep_of_two_points_on_two_nodes_each_completes(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit("seed=0,1", step_seconds=0.0)
+    for task in ("_0", "_1"):
+        job.wait_for("COMPLETED", task)
+        assert states(cluster, f"{job.job_id}{task}") == [("COMPLETED", "0:0")]
+    worlds = [event for point in ("0", "1") for event in job.events("started", point)]
+    assert [(event["source"], event["world_size"], len(event["hosts"])) for event in worlds] == [("slurm", 4, 2)] * 2
+    assert all((job.point(point) / "finished.json").exists() for point in ("0", "1"))  # the job compares weights itself
+
+
+@pytest.mark.parametrize("grace_seconds", [0, 30])
+def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
+    submit: Submit, cluster: SlurmCluster, golden: Path, grace_seconds: int
+) -> None:
+    cluster.set_grace("low", grace_seconds)
+    try:
+        job = submit()
+        for step in (20, 70):
+            job.wait_for_step(step)
+            preempt(job)
+            job.wait_for("PENDING", seconds=60)
+        job.wait_for("COMPLETED")
+    finally:
+        cluster.set_grace("low", 0)
+    stops = [event["step"] for event in job.events("stopped")]
+    resumes = [event["step"] for event in job.events("resumed")]
+    assert len(stops) == 2
+    assert resumes == [0, *stops]  # no step is lost, none is repeated
+    assert differences(job.point(), golden) == []
+    assert [state for state, _ in states(cluster, job.job_id)][-1] == "COMPLETED"
+    assert int(cluster.job(job.job_id)["Restarts"]) == 2
+
+
+def test_a_run_that_meets_its_time_limit_goes_on_in_another_life(submit: Submit, golden: Path) -> None:
+    job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=0.3)
+    job.wait_for("PENDING", seconds=90)
+    job.wait_for("COMPLETED", seconds=200)
+    stops = [event["step"] for event in job.events("stopped")]
+    assert stops
+    assert [event["step"] for event in job.events("resumed")] == [0, *stops]
+    assert differences(job.point(), golden) == []
+
+
+def test_a_cancelled_job_stays_cancelled(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit()
+    job.wait_for_step(10)
+    cluster.run("scancel", job.job_id)
+    job.wait_for("CANCELLED", seconds=60)
+    assert_nothing_is_left(cluster)
+    time.sleep(2 * cluster.options.cred_expire_seconds)  # a requeued job would be eligible again by now
+    assert cluster.job(job.job_id)["JobState"] == "CANCELLED"
+    assert cluster.job(job.job_id)["Restarts"] == "0"
+    assert [state for state, _ in states(cluster, job.job_id)] == ["CANCELLED"]
+
+
+def test_a_failing_rank_fails_the_job_and_is_named_first(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit(fail_rank=3, fail_step=10)
+    job.wait_for("FAILED", seconds=90)
+    assert_nothing_is_left(cluster)
+    assert states(cluster, job.job_id) == [("FAILED", "1:0")]
+    assert cluster.job(job.job_id)["Restarts"] == "0"
+    (record,) = (job.point() / "failures").iterdir()
+    assert record.read_text().startswith("hpc: rank 3 of 4 on node2 failed first:\nTraceback")
+    assert "ValueError: asked to fail at step 10" in record.read_text()
+    batch_log = (job.directory / "submitit" / f"{job.job_id}_0_log.out").read_text()
+    assert record.read_text() in batch_log
+
+
+def test_only_the_preempted_task_of_an_array_is_requeued(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit("seed=0,1", "+cluster.sbatch.exclusive=true")  # each on nodes of its own
+    for point in ("0", "1"):
+        job.wait_for_step(10, point)
+    preempt(job, "_1")
+    for task in ("_0", "_1"):
+        job.wait_for("COMPLETED", task)
+    restarts = [cluster.job(f"{job.job_id}{task}")["Restarts"] for task in ("_0", "_1")]
+    assert restarts == ["0", "1"]
+    assert [len(job.events("started", point)) for point in ("0", "1")] == [1, 2]
