@@ -101,9 +101,9 @@ def check_world(settings: Settings, world: World, in_job: bool) -> None:
         )
     if hardware.tasks_per_node is not None and world.world_size != hardware.task_count:
         raise ConfigurationError(
-            f"hardware={hardware.name} must come up as {hardware.task_count} rank(s), but {world.source} started "
-            f"{world.world_size}: start it with `srun --ntasks={hardware.task_count}`, "
-            "or choose the hardware that is there."
+            f"hardware={hardware.name} must come up as {hardware.task_count} rank(s), but came up as "
+            f"{world.world_size} (launcher: {world.source}): start it with "
+            f"`srun --ntasks={hardware.task_count}`, or choose the hardware that is there."
         )
 
 

@@ -71,3 +71,19 @@ def misbehave(job: Any, runtime: Runtime) -> None:
 def fail_at_once(cfg: Any) -> float:
     """Raise before there is a Runtime."""
     raise ValueError(f"no training with seed {cfg.seed}")
+
+
+def train_exactly(cfg: Any) -> float:
+    """Train in double precision without dropout, so that only the order of additions may differ between worlds."""
+    with Runtime(cfg) as runtime:
+        model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        loader = DataLoader(Points(), batch_size=3, shuffle=True)
+        model, optimizer, loader = runtime.prepare(model, optimizer, loader)
+        for points, classes in runtime.steps(loader, total=cfg.steps):
+            with runtime.accumulate():
+                loss = nn.functional.cross_entropy(model(points.double()), classes)
+                runtime.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+    return 0.0

@@ -32,10 +32,13 @@ def alone() -> World:
     return resolve_world({})
 
 
-def consumed(order: Order, world_size: int, batch_size: int, accumulation: int, start: int, steps: int) -> list[set[int]]:
+def consumed(
+    order: Order, world_size: int, batch_size: int, accumulation: int, start: int, steps: int
+) -> list[set[int]]:
     """The set of samples of each global batch."""
     streams = [
-        iter(EndlessBatches(order, Share(rank, world_size, batch_size, accumulation), start)) for rank in range(world_size)
+        iter(EndlessBatches(order, Share(rank, world_size, batch_size, accumulation), start))
+        for rank in range(world_size)
     ]
     return [
         {index for stream in streams for batch in itertools.islice(stream, accumulation) for index in batch}

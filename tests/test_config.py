@@ -1,0 +1,59 @@
+"""The config as hpc reads it: typed, in range, and explained when it is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from hpc.config import CHOICES, settings_of
+from hpc.errors import ConfigurationError
+from hpc.paths import CONF_DIR
+
+
+def test_an_empty_config_is_a_laptop() -> None:
+    settings = settings_of({})
+    assert settings.hardware.task_count == 1
+    assert settings.strategy.precision == "fp32"
+
+
+def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
+    assert settings_of({"optimizer": {"lr": 1}, "seed": 7}).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, but is 0."),
+        ({"hardware": {"gpus_per_node": -1}}, "hardware.gpus_per_node must be at least 0, but is -1."),
+        ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, single, but is dpp."),
+        ({"runtime": {"device": "tpu"}}, "runtime.device must be one of auto, cuda, mps, cpu, but is tpu."),
+        ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
+        ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),
+        ({"hardware": {"gpus": 8}}, "Key 'gpus' not in 'Hardware' (at hardware.gpus)."),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)) as caught:
+        settings_of(config)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("path", sorted((CONF_DIR / "hardware").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_hardware_preset_is_valid_and_named_after_its_file(path: Path) -> None:
+    preset = OmegaConf.load(path)
+    assert isinstance(preset, OmegaConf.create({}).__class__)
+    base = OmegaConf.load(path.parent / f"{preset.pop('defaults')[0]}.yaml") if "defaults" in preset else {}
+    hardware = settings_of({"hardware": OmegaConf.merge(base, preset)}).hardware
+    assert hardware.name == path.stem
+    assert bool(hardware.source) == bool(hardware.gpus_per_node)
+    assert hardware.gpus_per_node in (0, hardware.tasks_per_node)
+
+
+@pytest.mark.parametrize("group", ["cluster.scheduler", "strategy.name"])
+def test_every_choice_has_a_file(group: str) -> None:
+    directory = CONF_DIR / group.partition(".")[0]
+    assert {path.stem for path in directory.glob("*.yaml")} >= set(CHOICES[group])

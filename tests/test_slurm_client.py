@@ -1,0 +1,99 @@
+"""What Slurm's commands print, as recorded, becomes values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc.errors import SlurmError
+from hpc.slurm import client
+
+# scontrol show job --oneliner, Slurm 22.05.8, at the start of a preemption's grace time
+RECORD = (
+    "JobId=12 JobName=gpt UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=1 Nice=0 Account=(null) QOS=normal "
+    "JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=1 BatchFlag=1 Reboot=0 ExitCode=0:0 "
+    "RunTime=00:00:11 TimeLimit=00:10:00 SubmitTime=2026-11-23T20:00:00 EndTime=2026-11-23T20:10:30 "
+    "PreemptEligibleTime=2026-11-23T20:00:00 PreemptTime=2026-11-23T20:10:00 NodeList=node[1-2] "
+    "TRES=cpu=4,mem=2000M,node=2,billing=4 Command=/tmp/a b.sh\n"
+)
+
+
+def test_a_job_record_is_read_by_field() -> None:
+    record = client.parse_record(RECORD)
+    assert (record["JobId"], record["JobState"], record["Restarts"]) == ("12", "RUNNING", "1")
+    assert record["TRES"] == "cpu=4,mem=2000M,node=2,billing=4"
+    assert record["NodeList"] == "node[1-2]"
+
+
+def test_the_end_of_an_allocation_is_a_time() -> None:
+    end = client.end_time(client.parse_record(RECORD))
+    start = client.end_time({"EndTime": "2026-11-23T20:00:00"})
+    assert end is not None
+    assert start is not None
+    assert end - start == 630
+
+
+@pytest.mark.parametrize("record", [{}, {"EndTime": "Unknown"}, {"EndTime": "NONE"}])
+def test_an_allocation_without_an_end_has_none(record: dict[str, str]) -> None:
+    assert client.end_time(record) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("30:00", 30),
+        ("1:00:00", 60),
+        ("2-00:00:00", 2880),
+        ("1-12:30:00", 2190),
+        ("5:30", 5.5),
+        ("infinite", float("inf")),
+    ],
+)
+def test_time_limits_are_minutes(text: str, minutes: float) -> None:
+    assert client.minutes(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("gres", "counts"),
+    [
+        ("gpu:a100:8(S:0-1)", {"a100": 8}),
+        ("gpu:8", {"": 8}),
+        ("gpu:a100:4,gpu:h100:2,nvme:1", {"a100": 4, "h100": 2}),
+        ("(null)", {}),
+    ],
+)
+def test_gpus_are_counted_by_type(gres: str, counts: dict[str, int]) -> None:
+    assert client.gpus(gres) == counts
+
+
+def executable(directory: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=":")
+
+
+def test_nodes_are_grouped_by_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path, "sinfo", "echo 'gpu*|2-00:00:00|4|128+|1024000|gpu:a100:8'", monkeypatch)
+    (group,) = client.node_groups()
+    assert group == client.NodeGroup("gpu", True, 2880, 4, 128, 1024000, "gpu:a100:8")
+
+
+def test_the_largest_array_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path, "scontrol", "echo 'MaxArraySize            = 77'", monkeypatch)
+    assert client.max_array_size() == 77
+
+
+def test_a_failing_command_says_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", monkeypatch)
+    with pytest.raises(
+        SlurmError, match="`scontrol show job 99 --oneliner` failed: slurm_load_jobs error: Invalid"
+    ):
+        client.show_job("99")
+
+
+def test_a_missing_command_is_a_slurm_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match="No such file or directory: 'sinfo'"):
+        client.node_groups()
