@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from hpc.cli.world import world_command
@@ -12,6 +14,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption."""
+    sys.path.insert(0, "")  # the user's own modules lie here; a console script starts without
 
 
 @main.command("run", context_settings=PASS_ON)

@@ -1,0 +1,14 @@
+"""Which rank is this process, among how many, on which nodes, and who says so? Free of torch."""
+
+from hpc.world.hostlist import expand_hostlist, expand_tasks_per_node
+from hpc.world.world import Candidate, Explanation, World, explain_world, resolve_world
+
+__all__ = [
+    "Candidate",
+    "Explanation",
+    "World",
+    "expand_hostlist",
+    "expand_tasks_per_node",
+    "explain_world",
+    "resolve_world",
+]

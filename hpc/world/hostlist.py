@@ -1,0 +1,102 @@
+"""Which hosts, and how many tasks on each: Slurm's two compressed spellings, written out.
+
+The rules are those of `scontrol show hostnames`, observed on Slurm 22.05: only top-level commas separate; a range
+keeps the width of its lower bound (`[098-101]` is 098 to 101); of several bracket groups the last varies fastest, after
+it the first, the second, and so on. Order matters, because SLURM_NODEID counts along the written-out list.
+Two differences: text may follow the last bracket, which Slurm refuses; brackets must match, which Slurm lets pass.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from math import prod
+
+from hpc.errors import WorldError
+
+MOST_HOSTS = 1_000_000
+"""A longer list is a typing error; the largest machines have some tens of thousands of nodes."""
+
+_NAME = re.compile(r"(?:[^,\[\]]+|\[[^\]]*\])+")
+_GROUP = re.compile(r"\[([^\]]*)\]")
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+_TASKS = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
+
+
+def expand_hostlist(text: str) -> tuple[str, ...]:
+    """Write out a Slurm node list, in its order and with its repetitions: `a[1-2,7],b` is a1, a2, a7, b.
+
+    Raises:
+        WorldError: Brackets do not match, a range is no range or goes down, or there are over a million hosts.
+    """
+    if re.sub(r"[^\[\]]+", "", text).replace("[]", ""):
+        raise WorldError(
+            f"The brackets of host list {_short(text)} must match one to one, without nesting, but do not."
+        )
+    hosts: list[str] = []
+    for name in _NAME.findall(text):
+        hosts += _expand_name(name.strip(), MOST_HOSTS - len(hosts))
+    return tuple(host for host in hosts if host)
+
+
+def expand_tasks_per_node(text: str) -> tuple[int, ...]:
+    """Write out the task count of every node: `4(x2),3` is 4, 4, 3.
+
+    Raises:
+        WorldError: It is no such list, or has over a million nodes.
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        match = _TASKS.fullmatch(part.strip())
+        if match is None:
+            raise WorldError(f"Tasks per node must be counts such as 4(x2),3 but {_short(text)} holds {_short(part)}.")
+        repeats = int(match[2] or 1)
+        _check_room(text, repeats, MOST_HOSTS - len(counts))
+        counts += [int(match[1])] * repeats
+    return tuple(counts)
+
+
+def _expand_name(name: str, room: int) -> list[str]:
+    if "[" not in name:
+        return [name]
+    pieces = _GROUP.split(name)
+    groups = [_bounds(group, name) for group in pieces[1::2]]
+    _check_room(name, prod(sum(high - low + 1 for low, high, _ in group) for group in groups), room)
+    *before, last = (_numbers(group) for group in groups)
+    if not before:
+        return [f"{pieces[0]}{number}{pieces[2]}" for number in last]
+    ends = pieces[2::2]
+    return [
+        pieces[0] + "".join(number + end for number, end in zip((*reversed(rest), fastest), ends, strict=True))
+        for *rest, fastest in product(*reversed(before), last)
+    ]
+
+
+def _bounds(group: str, name: str) -> list[tuple[int, int, int]]:
+    """Lowest number, highest number and width of every range in one pair of brackets."""
+    ranges = []
+    for part in group.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise WorldError(
+                f"Brackets in a host list hold numbers such as 001-016,20 but {_short(name)} has {part!r}."
+            )
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low:
+            raise WorldError(f"A range in a host list must go up, but {_short(name)} has {part}: write {high}-{low}.")
+        ranges.append((low, high, len(match[1])))
+    return ranges
+
+
+def _numbers(ranges: list[tuple[int, int, int]]) -> list[str]:
+    return [str(number).zfill(width) for low, high, width in ranges for number in range(low, high + 1)]
+
+
+def _check_room(text: str, count: int, room: int) -> None:
+    if count > room:
+        raise WorldError(f"A node list may name at most {MOST_HOSTS:,} nodes, but {_short(text)} takes it beyond that.")
+
+
+def _short(text: str) -> str:
+    """The beginning of a text, quoted: a node list may be a hundred kilobytes."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
