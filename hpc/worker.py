@@ -25,10 +25,15 @@ FINISHED_FILE = "finished.json"
 def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
     _prepare_process()
-    world = resolve_world(os.environ)
-    sweep = load_sweep(Path(sweep_directory))
-    config = sweep.point(point).config
-    _leave(_guarded(sweep.point_directory(point), world, lambda: _submitted(config, world)))
+    try:
+        world = resolve_world(os.environ)
+        sweep = load_sweep(Path(sweep_directory))
+        config = sweep.point(point).config
+        check_world(settings_of(config), world, in_job=True)
+    except HpcError as error:
+        print(f"hpc: {error}", file=sys.stderr)
+        _leave(error.exit_code)
+    _leave(_guarded(sweep.point_directory(point), world, lambda: live(config, world)))
 
 
 def run_here(config: dict[str, Any]) -> None:
@@ -60,11 +65,6 @@ def _prepare_process() -> None:
     os.environ.setdefault(
         "TORCH_CPP_LOG_LEVEL", "ERROR"
     )  # hosts without reverse DNS are no cause for a warning per rank
-
-
-def _submitted(config: dict[str, Any], world: World) -> None:
-    check_world(settings_of(config), world, in_job=True)
-    live(config, world)
 
 
 def live(config: Mapping[str, Any], world: World) -> Any:

@@ -29,18 +29,29 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
 
 
-@pytest.fixture
-def run_py(tmp_path: Path) -> Run:
-    """Run `python run.py ...` in an empty directory, as a person would."""
+def runner(directory: Path, *program: str) -> Run:
+    """Something that runs a program with more arguments in a directory, as a person would."""
 
     def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 120) -> Completed:
-        command = [sys.executable, str(ROOT / "run.py"), *arguments]
         environment = {**clean_environment(), **(environ or {})}
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+            [sys.executable, *program, *arguments],
+            cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def run_py(tmp_path: Path) -> Run:
+    """`python run.py ...` in an empty directory."""
+    return runner(tmp_path, str(ROOT / "run.py"))
+
+
+@pytest.fixture
+def run_hpc(tmp_path: Path) -> Run:
+    """`hpc ...` in an empty directory."""
+    return runner(tmp_path, "-m", "hpc")
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,22 @@ def test_an_exception_before_the_runtime_keeps_its_traceback(run_py: Run) -> Non
     assert "ValueError: no training with seed 0" in done.stderr
 
 
+def test_a_job_with_gpus_does_not_train_on_cpus_unnoticed(run_py: Run) -> None:
+    environ = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": ""}
+    done = run_py("run_dir=out", "hardware=1xA100", "+job={}", *JOB, environ=environ)
+    assert done.returncode == 78
+    assert "hardware.gpus_per_node is 1, but torch" in done.stderr
+
+
+def test_eight_ranks_are_rehearsed_on_this_machine(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(
+        "-m", "hardware=8xA100", "cluster=local", "runtime.device=cpu", "run_dir=out", "steps=5", "+job={}", *JOB
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (started,) = [event for event in Journal(tmp_path / "out" / "0").events() if event["event"] == "started"]
+    assert started["world_size"] == 8
+
+
 def test_half_set_rank_variables_are_one_sentence(run_py: Run, tmp_path: Path) -> None:
     done = run_py("run_dir=out", environ={"RANK": "0", "WORLD_SIZE": "2"})
     assert done.returncode == 78

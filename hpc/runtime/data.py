@@ -60,7 +60,7 @@ class Share:
 
 
 class EndlessBatches:
-    """A batch sampler without end: epoch follows epoch, and one batch may hold the last of one and the first of the next."""
+    """A batch sampler without end: epoch follows epoch, and one batch may hold the end of one and the next's start."""
 
     def __init__(self, order: Order, share: Share, start: int) -> None:
         self.order, self.share, self.start = order, share, start

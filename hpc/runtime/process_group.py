@@ -79,14 +79,14 @@ def _connected(world: World, backend: str, device: torch.device, store: distribu
     return distributed.new_group(backend="gloo", timeout=timeout)
 
 
-def open_process_group(world: World, options: RuntimeOptions) -> ProcessGroup:
+def open_process_group(world: World, options: RuntimeOptions, gpus_per_node: int = 0) -> ProcessGroup:
     """Connect this rank to the others and choose its device.
 
     Raises:
         WorldError: The ranks did not find each other, or do not fit the devices.
         ConfigurationError: The device asked for is not here.
     """
-    device = choose_device(options.device, world)
+    device = choose_device(options.device, world, gpus_per_node)
     torch.set_num_threads(max(1, len(psutil.Process().cpu_affinity()) // world.local_world_size))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -108,11 +108,16 @@ def close_process_group() -> None:
     world_store.cache_clear()
 
 
-def choose_device(asked: str, world: World) -> torch.device:
+def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
     """The device of this rank.
 
+    Args:
+        asked: auto, or a device by name.
+        world: This rank.
+        gpus_per_node: What the hardware promises; a GPU job must not train on CPUs unnoticed.
+
     Raises:
-        ConfigurationError: It was asked for by name and is not here.
+        ConfigurationError: What was asked for or promised is not here.
         WorldError: There are several GPUs, and fewer than ranks on this node.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -120,6 +125,11 @@ def choose_device(asked: str, world: World) -> torch.device:
     if not available[kind]:
         here = ", ".join(name for name, found in available.items() if found)
         raise ConfigurationError(f"runtime.device must be one that torch finds here ({here}), but is {asked}.")
+    if asked == "auto" and gpus_per_node and kind != "cuda":
+        raise ConfigurationError(
+            f"hardware.gpus_per_node is {gpus_per_node}, but torch {torch.__version__} sees no CUDA device here: "
+            "install a CUDA build of torch, or rehearse with runtime.device=cpu."
+        )
     if kind != "cuda":
         return torch.device(kind)
     return torch.device("cuda", choose_device_index(torch.cuda.device_count(), world) or 0)
@@ -129,8 +139,9 @@ def choose_interface(environ: MutableMapping[str, str], world: World, asked: str
     """Tell gloo which interface reaches the other hosts; left alone it trusts what the own host name resolves to."""
     if "GLOO_SOCKET_IFNAME" in environ:
         return
-    others = [host for host in world.hosts if host not in (socket.gethostname(), "127.0.0.1", "localhost")]
-    name = asked or _interface_towards(others[0] if others else "127.0.0.1")
+    own = (socket.gethostname(), "127.0.0.1", "localhost")
+    others = [host for host in world.hosts if host not in own] if world.node_count > 1 else ["127.0.0.1"]
+    name = asked or (_interface_towards(others[0]) if others else None)
     if name:
         environ["GLOO_SOCKET_IFNAME"] = name
 

@@ -47,7 +47,7 @@ class Runtime:
         self.requests = stop_requests()
         self.world = world or resolve_world(os.environ)
         self.directory = Path(self.settings.run_dir).absolute()
-        self.group = open_process_group(self.world, self.settings.runtime)
+        self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)

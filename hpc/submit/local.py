@@ -14,6 +14,7 @@ from submitit.core.utils import JobPaths
 from submitit.local.local import LocalExecutor, LocalJob
 
 from hpc import worker
+from hpc.errors import EXIT_CONTINUE
 from hpc.submit.plan import Plan
 
 POLL_SECONDS = 0.2
@@ -46,12 +47,18 @@ def run(plans: list[Plan]) -> None:
     """Run every point to its end, showing rank 0's output.
 
     Raises:
-        SystemExit: With the code of the first point that did not finish; later points still run.
+        SystemExit: With the code of the first point that did not finish. A failure does not keep later points from
+            running; a stop does.
     """
-    codes = [_run_point(plan, point) for plan in plans for point in plan.points]
-    failed = [code for code in codes if code]
+    failed = 0
+    for plan, point in [(each, point) for each in plans for point in each.points]:
+        code = _run_point(plan, point)
+        failed = failed or code
+        if code == EXIT_CONTINUE:
+            print("Stopped; the same command goes on from here.", file=sys.stderr)
+            break
     if failed:
-        raise SystemExit(failed[0])
+        raise SystemExit(failed)
 
 
 def _run_point(plan: Plan, point: str) -> int:

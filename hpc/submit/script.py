@@ -92,10 +92,13 @@ def _setup(plan: Plan) -> list[str]:
 
 
 def _python_path() -> str:
-    """The directories this command imports from, besides the interpreter's own: the task needs them too."""
+    """Where the task imports from, besides the interpreter's own: this directory, and what this command has.
+
+    This directory comes first whether or not it is on sys.path, so that `hpc run` and `python run.py` send the same.
+    """
     installed = (sys.prefix, sys.base_prefix)
-    here = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
-    return ":".join(dict.fromkeys(entry for entry in here if not entry.startswith(installed)))
+    here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
+    return ":".join(dict.fromkeys(str(entry) for entry in here if not str(entry).startswith(installed)))
 
 
 def _template(name: str) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -16,23 +13,11 @@ from hpc.config import settings_of
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.slurm import client
 from hpc.submit import local
+from hpc.submit.environment import scrubbed_process
 from hpc.submit.fit import check_fits
 from hpc.submit.plan import Plan, make_plans
 from hpc.submit.script import executor, script
 from hpc.sweep import Sweep
-
-KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
-LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "PMI_", "PMIX_", "TORCHELASTIC_")
-RANK_VARIABLES = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_RANK",
-    "NODE_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
 
 
 def submit(sweep: Sweep) -> None:
@@ -43,14 +28,14 @@ def submit(sweep: Sweep) -> None:
         SystemExit: Points ran on this machine and one of them failed; with its code.
     """
     settings = settings_of(sweep.points[0].config)
-    scheduler = choose_scheduler(settings.cluster.scheduler, settings.hardware.gpus_per_node)
-    if settings.launch.dry_run:
-        _print(sweep, scheduler)
-    elif scheduler == "local":
-        sweep.write_or_continue()
-        local.run(make_plans(sweep, max_array_size=len(sweep.points)))
-    else:
-        _send(sweep)
+    with scrubbed_process():
+        if settings.launch.dry_run:
+            _print(sweep, settings.cluster.scheduler)
+        elif choose_scheduler(settings.cluster.scheduler, settings.hardware.gpus_per_node) == "slurm":
+            _send(sweep)
+        else:
+            sweep.write_or_continue()
+            local.run(make_plans(sweep, max_array_size=len(sweep.points)))
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:
@@ -69,35 +54,25 @@ def choose_scheduler(asked: str, gpus_per_node: int) -> str:
     return "local"
 
 
-def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without what an enclosing job would leak into the new one; where Slurm is stays known."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in KEPT or not (name.startswith(LEAKING) or name in RANK_VARIABLES)
-    }
-
-
 def _print(sweep: Sweep, scheduler: str) -> None:
     if scheduler == "local":
         raise ConfigurationError("cluster must be slurm to print a script, but is local, which needs none.")
-    sys.stdout.write("\n".join(script(plan) for plan in make_plans(sweep, client.DEFAULT_MAX_ARRAY_SIZE)))
+    sys.stdout.write("\n".join(script(plan) for plan in make_plans(sweep, _max_array_size())))
 
 
 def _send(sweep: Sweep) -> None:
-    with _clean_environment():
-        plans = make_plans(sweep, _max_array_size())
+    plans = make_plans(sweep, _max_array_size())
+    for plan in plans:
+        check_fits(plan)
+    existed = sweep.directory.exists()
+    sweep.write()
+    sent: list[str] = []
+    try:
         for plan in plans:
-            check_fits(plan)
-        existed = sweep.directory.exists()
-        sweep.write()
-        sent: list[str] = []
-        try:
-            for plan in plans:
-                sent.append(_sbatch(plan))
-        except SubmissionError:
-            _undo(sweep, sent, existed)
-            raise
+            sent.append(_sbatch(plan))
+    except SubmissionError:
+        _undo(sweep, sent, existed)
+        raise
     _announce(sweep, plans, sent)
 
 
@@ -152,16 +127,3 @@ def _announce(sweep: Sweep, plans: list[Plan], sent: list[str]) -> None:
     print(f"Directory: {sweep.directory}")
     print(f"Follow:    squeue --jobs {','.join(sent)}")
     print(f"           tail -F {sweep.directory}/submitit/{sent[0]}*_0_log.out")
-
-
-@contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Submitit runs sbatch with this process's environment, and sbatch hands it to the job."""
-    before = dict(os.environ)
-    keep = scrubbed(before)
-    try:
-        for name in before.keys() - keep.keys():
-            del os.environ[name]
-        yield
-    finally:
-        os.environ.update(before)

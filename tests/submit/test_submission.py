@@ -73,12 +73,11 @@ def test_points_with_different_resources_become_one_array_each(run_py: Run, fake
     assert "hpc_points=(2 3)" in one
 
 
-def test_arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle(
-    run_py: Run, fake_slurm: FakeSlurm
-) -> None:
+def test_arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle(run_py: Run, fake_slurm: FakeSlurm) -> None:
     fake_slurm.answer("scontrol", "MaxArraySize = 4\n")
     done = run_py(
-        "-m", "hardware=cpu", "seed=range(0,10)", "run_dir=out", "cluster.max_parallel_points=6", "cluster.partition=cpu",
+        "-m", "hardware=cpu", "seed=range(0,10)", "run_dir=out",
+        "cluster.max_parallel_points=6", "cluster.partition=cpu",
         environ=fake_slurm.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -87,16 +86,18 @@ def test_arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle(
 
 
 @pytest.mark.parametrize("arguments", [["seed=3"], ["seed=0,1,2", "hardware=4x8xH100"]], ids=["single", "array"])
-def test_the_printed_script_is_the_sent_script(run_py: Run, fake_slurm: FakeSlurm, arguments: list[str]) -> None:
+def test_the_printed_script_is_the_sent_script(
+    run_py: Run, run_hpc: Run, fake_slurm: FakeSlurm, arguments: list[str]
+) -> None:
     fake_slurm.answer("sinfo", "gpu*|2-00:00:00|8|128|2060000|gpu:a100:8,gpu:h100:8\n")
     asked = ["hardware=8xA100", "run_dir=a dir with 'quotes' and $dollars", *arguments]
     asked = [word if "run_dir" not in word else "run_dir=\"a dir with 'quotes' and $dollars\"" for word in asked]
-    printed = run_py("-m", *asked, "launch.dry_run=true", environ=fake_slurm.environ)
+    printed = run_hpc("script", *asked, environ=fake_slurm.environ)
     assert printed.returncode == 0, printed.stderr
     assert fake_slurm.scripts == []
     sent = run_py("-m", *asked, environ=fake_slurm.environ)
     assert sent.returncode == 0, sent.stderr
-    assert fake_slurm.scripts == [printed.stdout + "\n"] or fake_slurm.scripts == [printed.stdout]
+    assert fake_slurm.scripts == [printed.stdout]
 
 
 def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -151,6 +152,17 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(
     done = run_py("-m", "hardware=8xA100", "run_dir=runs/out", *arguments, environ=fake_slurm.environ)
     assert_refused(done, words, tmp_path / "runs")
     assert fake_slurm.scripts == []
+
+
+def test_a_script_can_be_printed_where_there_is_no_slurm(run_hpc: Run) -> None:
+    environ = {"PATH": str(Path(sys.executable).parent)}
+    done = run_hpc("script", "hardware=8xA100", "seed=0,1", "run_dir=out", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --array=0-1%2" in done.stdout
+
+
+def test_a_local_sweep_has_no_script_to_print(run_hpc: Run, tmp_path: Path) -> None:
+    assert_refused(run_hpc("script", "cluster=local", "run_dir=out"), "cluster must be slurm", tmp_path / "out")
 
 
 def test_without_sbatch_the_sentence_says_what_to_do(run_py: Run, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Without submitit: the standalone script, and `srun` inside an allocation."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from hpc.journal import Journal
+from tests.conftest import ROOT, clean_environment
+from tests.slurm.cluster import SlurmCluster
+
+pytestmark = pytest.mark.slurm
+
+TRAIN = ("experiment.target=tests.jobs.train", "runtime.device=cpu", "steps=60", "checkpoint.every_steps=50")
+
+
+@pytest.fixture
+def environ(cluster: SlurmCluster) -> dict[str, str]:
+    """Of a person on the login node."""
+    return {**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)}
+
+
+def test_the_standalone_script_is_requeued_like_any_other(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    small = ("--ntasks-per-node=2", "--gres=gpu:a100:2", "--cpus-per-task=1", "--mem=2G", "--time=10")
+    script = ("slurm_templates/standalone.sbatch", "hardware.tasks_per_node=2", "hardware.gpus_per_node=2")
+    trace = f"+job={{step_seconds:0.2,trace:{tmp_path}}}"
+    done = cluster.run(
+        "sbatch", "--parsable", *small, f"--output={tmp_path}/log", *script, *TRAIN, trace,
+        cwd=ROOT, env={**environ, "HPC_RUN_DIR": str(tmp_path / "run")},
+    )  # fmt: skip
+    job_id = done.stdout.strip()
+    deadline = time.monotonic() + 90
+    while (
+        not (tmp_path / "rank_1.json").exists()
+        or json.loads((tmp_path / "rank_1.json").read_text() or "{}").get("step", 0) < 10
+    ):
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    cluster.run("scancel", "--signal=USR2", job_id)  # the time limit's signal: to the step, not to the batch shell
+    cluster.wait_for(job_id, "COMPLETED", timeout_seconds=120)
+    events = [event["event"] for event in Journal(tmp_path / "run").events()]
+    assert events == ["started", "resumed", "committed", "stopped", "started", "resumed", "committed", "finished"] or (
+        events.count("started") == 2 and events[-1] == "finished"
+    )
+    assert f"hpc: job {job_id} saved its state: requeued." in (tmp_path / "log").read_text()
+
+
+def test_srun_makes_every_task_a_rank(cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]) -> None:
+    program = (
+        "python",
+        str(ROOT / "run.py"),
+        *TRAIN,
+        "+job={}",
+        "hardware=cpu",
+        "hardware.nodes=2",
+        "hardware.tasks_per_node=1",
+    )
+    cluster.run("srun", "--nodes=2", "--ntasks=2", *program, f"run_dir={tmp_path}/run", timeout=120, env=environ)
+    started = Journal(tmp_path / "run").events()[0]
+    assert (started["source"], started["world_size"], started["hosts"]) == ("slurm", 2, ["node1", "node2"])
+
+
+def test_a_batch_script_without_srun_is_a_world_of_one_with_advice(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    train = f"python {ROOT}/run.py hardware=cpu run_dir={tmp_path}/run {' '.join(TRAIN)} +job={{}}"
+    done = cluster.run(
+        "sbatch", "--parsable", "--wait", "--ntasks=2", f"--output={tmp_path}/log", "--wrap",
+        f"python -m hpc world --json; {train}",
+        check=False, timeout=90, env=environ,
+    )  # fmt: skip
+    assert done.returncode == 78
+    log = (tmp_path / "log").read_text()
+    assert json.loads(log[: log.rindex("}") + 1])["world"]["world_size"] == 1
+    assert "srun" in log
+    assert "hardware=cpu must come up as 2 rank(s), but came up as 1" in log
+    assert not (tmp_path / "run").exists()
