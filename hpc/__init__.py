@@ -15,7 +15,7 @@ __all__ = ["Runtime", "World", "resolve_world"]
 def __getattr__(name: str) -> Any:
     """Import torch when Runtime is asked for, and not before: login nodes import this package too."""
     if name == "Runtime":
-        from hpc.runtime.runtime import Runtime
+        from hpc.runtime.runtime import Runtime  # deferred: it imports torch
 
         return Runtime
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -98,7 +98,7 @@ def _python_path() -> str:
     """
     installed = (sys.prefix, sys.base_prefix)
     here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
-    return ":".join(dict.fromkeys(str(entry) for entry in here if not str(entry).startswith(installed)))
+    return ":".join(str(entry) for entry in dict.fromkeys(here) if not any(map(entry.is_relative_to, installed)))
 
 
 def _template(name: str) -> list[str]:
