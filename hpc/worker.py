@@ -60,11 +60,9 @@ def run_here(config: dict[str, Any]) -> None:
 
 
 def _prepare_process() -> None:
-    """Before torch is imported: a signal may come 3 s after the start, and torch reads its log level only then."""
-    stop_requests()
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # hosts without reverse DNS are no cause for a warning per rank
+    """What must be in place before torch is imported."""
+    stop_requests()  # a signal may come 3 s after the start
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else every rank warns of hosts without reverse DNS
 
 
 def live(config: Mapping[str, Any], world: World) -> Any:

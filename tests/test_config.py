@@ -46,7 +46,7 @@ def test_a_wrong_value_is_one_sentence(config: dict[str, Any], words: str) -> No
 def test_every_hardware_preset_is_valid_and_named_after_its_file(path: Path) -> None:
     preset = OmegaConf.load(path)
     assert isinstance(preset, OmegaConf.create({}).__class__)
-    base = OmegaConf.load(path.parent / f"{preset.pop('defaults')[0]}.yaml") if "defaults" in preset else {}
+    base: Any = OmegaConf.load(path.parent / f"{preset.pop('defaults')[0]}.yaml") if "defaults" in preset else {}
     hardware = settings_of({"hardware": OmegaConf.merge(base, preset)}).hardware
     assert hardware.name == path.stem
     assert bool(hardware.source) == bool(hardware.gpus_per_node)

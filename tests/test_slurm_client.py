@@ -87,9 +87,7 @@ def test_the_largest_array_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_failing_command_says_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executable(tmp_path, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", monkeypatch)
-    with pytest.raises(
-        SlurmError, match="`scontrol show job 99 --oneliner` failed: slurm_load_jobs error: Invalid"
-    ):
+    with pytest.raises(SlurmError, match="`scontrol show job 99 --oneliner` failed: slurm_load_jobs error: Invalid"):
         client.show_job("99")
 
 

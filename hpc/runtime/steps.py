@@ -95,7 +95,8 @@ class Steps:
         self._save_if_new()
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
-            print(f"Stopped at step {self.step} of {self.total} ({cause.name}); the state is saved.", flush=True)
+            where = f"run_dir={self.runtime.directory} goes on from here"
+            print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and saved; {where}.", flush=True)
         raise SystemExit(EXIT_CONTINUE)
 
     def _resume(self) -> None:
