@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from hpc import Runtime
 from hpc.examples.gpt import GPT, GPTConfig, optimizer_groups, warmup_cosine
@@ -23,18 +23,19 @@ def train(cfg: Any) -> float:
         The loss on held-out text, in nats per byte.
     """
     with Runtime(cfg) as runtime:
-        training_text, held_out_text = read_text(cfg.data.path)
-        blocks = [ByteBlocks(text, cfg.data.block_size) for text in (training_text, held_out_text)]
-        model = GPT(GPTConfig(block_size=cfg.data.block_size, **cfg.model))
+        text = read_text(cfg.data.path)
+        blocks = ByteBlocks(text.training, cfg.data.block_size)
+        held_out_blocks = some_of(ByteBlocks(text.held_out, cfg.data.block_size), cfg.data.held_out_blocks)
+        gpt = GPT(GPTConfig(block_size=cfg.data.block_size, **cfg.model))
         optimizer = torch.optim.AdamW(
-            optimizer_groups(model, cfg.optimizer.weight_decay),
+            optimizer_groups(gpt, cfg.optimizer.weight_decay),
             lr=cfg.optimizer.lr,
             betas=tuple(cfg.optimizer.betas),
         )
         scheduler = LambdaLR(optimizer, warmup_cosine(cfg.optimizer.warmup_steps, cfg.steps))
-        loader = DataLoader(blocks[0], cfg.data.batch_size, shuffle=True, num_workers=cfg.data.workers)
-        held_out = DataLoader(blocks[1], cfg.data.batch_size)
-        model, optimizer, scheduler, loader, held_out = runtime.prepare(model, optimizer, scheduler, loader, held_out)
+        loader = DataLoader(blocks, cfg.data.batch_size, shuffle=True, num_workers=cfg.data.workers)
+        held_out = DataLoader(held_out_blocks, cfg.data.batch_size)
+        model, optimizer, scheduler, loader, held_out = runtime.prepare(gpt, optimizer, scheduler, loader, held_out)
 
         for batch in runtime.steps(loader, total=cfg.steps, tokens_per_sample=cfg.data.block_size):
             with runtime.accumulate():
@@ -50,8 +51,14 @@ def train(cfg: Any) -> float:
 
         result = evaluate(runtime, model, held_out)
         runtime.print(f"held-out loss {result:.3f} nats per byte (uniform guessing: 5.545)")
-        runtime.print(f"a sample:\n{sample(runtime.unwrap(model), runtime.device)}")
+        runtime.print(f"a sample:\n{sample(gpt, runtime.device)}")
     return result
+
+
+def some_of(blocks: ByteBlocks, most: int) -> Subset[dict[str, torch.Tensor]]:
+    """At most so many blocks, from all over the text."""
+    stride = max(1, len(blocks) // most)
+    return Subset(blocks, range(0, len(blocks), stride)[:most])
 
 
 @torch.no_grad()
@@ -69,8 +76,8 @@ def evaluate(runtime: Runtime, model: torch.nn.Module, held_out: PreparedLoader)
 
 
 @torch.no_grad()
-def sample(model: torch.nn.Module, device: torch.device) -> str:
+def sample(model: GPT, device: torch.device) -> str:
     """Text the model goes on with after a line that begins a function."""
     prompt = torch.tensor([list(b"def ")], device=device)
     generator = torch.Generator(device).manual_seed(0)
-    return text_of(model.eval().generate(prompt, SAMPLE_BYTES, temperature=0.8, generator=generator)[0])  # type: ignore[operator]
+    return text_of(model.generate(prompt, SAMPLE_BYTES, temperature=0.8, generator=generator)[0])

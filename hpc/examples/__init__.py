@@ -1,0 +1,1 @@
+"""What can be trained right after a clone? Models and data that need no download."""
