@@ -1,0 +1,11 @@
+"""`python -m tests.benchmarks`: prints every figure, and what it was taken on."""
+
+from __future__ import annotations
+
+from tests.benchmarks import step_overhead, submission
+from tests.benchmarks.figures import conditions
+
+if __name__ == "__main__":
+    print(conditions(), flush=True)
+    for benchmark in (submission, step_overhead):
+        print("", benchmark.main(), sep="\n", flush=True)
