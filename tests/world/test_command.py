@@ -29,11 +29,11 @@ source      slurm
 job         lab.38.0, attempt 0
 rank 0      is found through its beacon
 
-torchrun        rejected  TORCHELASTIC_RUN_ID is not set
-env             rejected  RANK and WORLD_SIZE are not set
-submitit-local  rejected  SUBMITIT_EXECUTOR is not set
-slurm           chosen    SLURM_STEP_NUM_TASKS=3
-none            rejected  rank 0 of 1, but slurm comes first
+slurm  chosen    SLURM_STEP_NUM_TASKS=3
+none   rejected  rank 0 of 1, but slurm comes first
+
+not here: torchrun kubeflow env jsrun openmpi mvapich2 pals flux intel-mpi mpich cray-pmi pmi pmix
+          htcondor xla submitit-local hyperqueue srun-pmi sagemaker kubernetes lsf pbs sge
 """
 
 

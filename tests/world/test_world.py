@@ -143,12 +143,13 @@ def test_the_most_explicit_launcher_is_believed(environ: dict[str, str], source:
 
 def test_every_rejected_launcher_has_its_reason() -> None:
     assert statuses({**TORCHRUN, **STEP}) == {
+        **{row.name: ("absent", row.refusal({})) for row in LAUNCHERS if row.signs},
         "torchrun": ("chosen", "TORCHELASTIC_RUN_ID=abc"),
         "env": ("rejected", "rank 3 of 4, but torchrun comes first"),
-        "submitit-local": ("rejected", "SUBMITIT_EXECUTOR is not set"),
         "slurm": ("rejected", "rank 1 of 4, but torchrun comes first"),
         "none": ("rejected", "rank 0 of 1, but torchrun comes first"),
     }
+    assert statuses(TORCHRUN)["submitit-local"] == ("absent", "SUBMITIT_EXECUTOR is not set")
 
 
 def test_a_lower_claim_that_is_half_set_is_rejected_not_fatal() -> None:
@@ -167,7 +168,23 @@ def test_a_lower_claim_that_cannot_be_is_rejected_not_fatal() -> None:
 def test_the_switch_chooses_the_launcher(forced: str, size: int) -> None:
     explanation = explain_world({**TORCHRUN, **STEP, **SUBMITIT_LOCAL, "HPC_LAUNCHER": forced})
     assert (explanation.world.source, explanation.world.world_size) == (forced, size)
-    assert {candidate.reason for candidate in explanation.candidates} == {f"HPC_LAUNCHER={forced}"}
+    asked = [candidate for candidate in explanation.candidates if candidate.status != "absent"]
+    assert {candidate.reason for candidate in asked} == {f"HPC_LAUNCHER={forced}"}
+
+
+def test_auto_is_no_choice() -> None:
+    assert explain_world({**STEP, "HPC_LAUNCHER": "auto"}, "auto").world.source == "slurm"
+
+
+def test_the_configuration_beats_the_environment() -> None:
+    explanation = explain_world({**TORCHRUN, **STEP, "HPC_LAUNCHER": "torchrun"}, "slurm")
+    reasons = {candidate.name: candidate.reason for candidate in explanation.candidates}
+    assert (explanation.world.source, reasons["torchrun"]) == ("slurm", "runtime.launcher=slurm")
+
+
+def test_a_launcher_of_the_configuration_is_refused_by_the_setting_s_name() -> None:
+    with pytest.raises(WorldError, match=r"runtime\.launcher=openmpi asks for Open MPI's mpirun, but OMPI_COMM_WORLD_SI"):
+        resolve_world(STEP, "openmpi")
 
 
 def test_who_switched_detection_off_is_not_warned() -> None:
@@ -177,7 +194,10 @@ def test_who_switched_detection_off_is_not_warned() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"HPC_LAUNCHER": "mpi"}, "HPC_LAUNCHER must be torchrun, env, submitit-local, slurm or none, but is 'mpi'"),
+        (
+            {"HPC_LAUNCHER": "mpi"},
+            "HPC_LAUNCHER must be auto, torchrun, kubeflow, env, .*, sge or none, but is 'mpi': corr",
+        ),
         (
             {**BATCH, "HPC_LAUNCHER": "slurm"},
             "HPC_LAUNCHER=slurm asks for a Slurm job step, but SLURM_STEP_NUM_TASKS is",
@@ -187,7 +207,7 @@ def test_who_switched_detection_off_is_not_warned() -> None:
         ({**ENV, "MASTER_PORT": ""}, "MASTER_PORT must be set where RANK and WORLD_SIZE are, .* but is not"),
         (
             {**STEP, "WORLD_SIZE": "4"},
-            "HPC_LAUNCHER to whom to believe instead \\(torchrun, submitit-local, slurm, none\\)",
+            "HPC_LAUNCHER to whom to believe instead \\(slurm, none\\)",
         ),
         ({**TORCHRUN, "LOCAL_RANK": ""}, "LOCAL_RANK must be set where TORCHELASTIC_RUN_ID is, to make torchrun"),
         (
