@@ -48,7 +48,8 @@ def _difference(first: Answer, other: Answer) -> str:
     if first.source == other.source:
         return _same_launcher(first, other)
     sentences = [f"different launchers, {TITLES[first.source]} and {TITLES[other.source]}."]
-    return " ".join(sentences + [_decision(one, two) for one, two in ((first, other), (other, first))]).rstrip()
+    sentences += [_decision(first, other), _decision(other, first)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _same_launcher(first: Answer, other: Answer) -> str:

@@ -230,10 +230,10 @@ LAUNCHERS = (
         # Below the step, which knows more: the two must agree.
         name="srun-pmi",
         title="the PMI of srun",
-        signs=("PMI_JOBID", "PMIX_NAMESPACE"),
+        signs=tuple(slurm.PMI_RANKS),
         needs=STEP_VARIABLES,
         read=slurm.read_srun_pmi,
-        facts="captured on Slurm 22.05.8: --mpi=pmi2 sets PMI_JOBID=<job>.<step>, --mpi=pmix the name space",
+        facts="captured on Slurm 22.05.8: --mpi=pmi2, cray_shasta and pmix (OpenPMIx 4.2.2) each name <job>.<step>",
         doubt=slurm.srun_pmi_doubt,
     ),
     Launcher(

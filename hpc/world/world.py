@@ -106,10 +106,10 @@ def _forced(switch: tuple[str, str], environ: Mapping[str, str]) -> Launcher:
     if name not in rows:
         names = enumerate_words((AUTO, *rows), "or")
         raise WorldError(f"{setting} must be {names}, but is {name!r}: correct or unset it.")
-    reason = rows[name].refusal(environ)
-    if reason:
+    if rows[name].is_absent(environ):
+        unset = rows[name].refusal(environ)
         raise WorldError(
-            f"{setting}={name} asks for {rows[name].title}, but {reason}: start it that way, or unset {setting}."
+            f"{setting}={name} asks for {rows[name].title}, but {unset}: start it that way, or unset {setting}."
         )
     return rows[name]
 

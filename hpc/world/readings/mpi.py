@@ -13,7 +13,7 @@ from hpc.errors import WorldError
 from hpc.world.hostlist import expand_hostlist
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
-from hpc.world.readings.slurm import is_step, slurm_attempt, slurm_job, srun_pmi
+from hpc.world.readings.slurm import PMI_RANKS, is_step, slurm_attempt, slurm_job, srun_pmi
 from hpc.world.value import World
 
 DAEMON_ADDRESSES = re.compile(r"tcp://([0-9.,]+):")
@@ -71,9 +71,9 @@ def doubt(names: Names) -> Callable[[Environ], str]:
     """Why these variables do not count: srun set them, or they make a world of one inside a larger step."""
 
     def reason(environ: Environ) -> str:
-        ours = srun_pmi(environ)
-        if ours == "PMI_JOBID" and names.rank == "PMI_RANK":
-            return f"{ours}={environ[ours]} shows that srun has set them"
+        ours = [name for name in srun_pmi(environ) if PMI_RANKS[name] == names.rank]
+        if ours:
+            return f"{ours[0]}={environ[ours[0]]} shows that srun has set them"
         step = environ.get("SLURM_STEP_NUM_TASKS", "")
         if environ.get(names.size) == "1" and is_step(environ) and step != "1":
             return f"{names.size}=1 is a world of one, inside a Slurm step of {step} tasks"

@@ -11,6 +11,9 @@ from hpc.world.value import World
 NOT_TASKS = {4294967290: "interactive step", 4294967291: "batch step", 4294967292: "extern step"}
 """Step ids without tasks of srun's: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT, SLURM_EXTERN_CONT (slurm.h, 22.05)."""
 
+PMI_RANKS = {"PMI_JOBID": "PMI_RANK", "PALS_APID": "PALS_RANKID", "PMIX_NAMESPACE": "PMIX_RANK"}
+"""What `srun --mpi=` pmi2, cray_shasta and pmix set: a variable that names the step, and the one with the rank."""
+
 
 def slurm_doubt(environ: Environ) -> str:
     """The shell that salloc opens with use_interactive_step is a step of one task; SLURM_NTASKS counts the job's."""
@@ -126,30 +129,42 @@ def _allocated_tasks(environ: Environ) -> tuple[str, int]:
     return next((environ[name] for name in names if environ.get(name)), ""), 1
 
 
-def srun_pmi(environ: Environ) -> str:
-    """The variable by which `srun --mpi=...` says that the PMI is its own, or ""."""
-    if environ.get("PMIX_NAMESPACE", "").startswith("slurm.pmix."):
-        return "PMIX_NAMESPACE"
-    ours = environ.get("PMI_JOBID") and environ["PMI_JOBID"].split(".")[0] == environ.get("SLURM_JOB_ID")
-    return "PMI_JOBID" if ours else ""
+def srun_pmi(environ: Environ) -> tuple[str, ...]:
+    """The variables that name a step of this job as their maker; their ranks are in `PMI_RANKS`."""
+    job = environ.get("SLURM_JOB_ID")
+    return tuple(name for name in PMI_RANKS if job and _step_named(environ, name).split(".")[0] == job)
 
 
 def srun_pmi_doubt(environ: Environ) -> str:
     """A nested srun without --mpi leaves the outer step's PMI where it was."""
-    name = srun_pmi(environ)
-    if not name or not is_step(environ):
+    names = srun_pmi(environ)
+    if not names or not is_step(environ):
         return "no srun --mpi has started tasks here"
-    step = f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
-    told = environ[name].removeprefix("slurm.pmix.")
-    return "" if told == step else f"{name}={environ[name]} is another step than {step}"
+    step = _this_step(environ)
+    others = [f"{name}={environ[name]}" for name in names if _step_named(environ, name) != step]
+    return f"{', '.join(others)} is another step than {step}" if len(others) == len(names) else ""
 
 
 def read_srun_pmi(environ: Environ) -> World:
-    """The step, by the rank that PMI gives; PMIx tells no size."""
+    """The step, by the rank that PMI gives; only PMI-2 tells a size, too."""
     step = read_slurm(environ)
-    pmix = srun_pmi(environ) == "PMIX_NAMESPACE"
-    given = {"rank": environ.get("PMIX_RANK" if pmix else "PMI_RANK") or str(step.rank)}
-    given["size"] = str(step.world_size) if pmix else environ.get("PMI_SIZE") or str(step.world_size)
+    own = (name for name in srun_pmi(environ) if _step_named(environ, name) == _this_step(environ))
+    name = next(own, "PMI_JOBID")
+    given = {"rank": environ.get(PMI_RANKS[name]) or str(step.rank)}
+    given["size"] = (environ.get("PMI_SIZE") if name == "PMI_JOBID" else "") or str(step.world_size)
     size = numbers.count(given, "size", 1)
     place = (step.local_rank, step.local_world_size, step.node_rank, step.node_count)
-    return World(numbers.index(given, "rank", size, "PMI_SIZE"), size, *place, step.hosts, "srun-pmi", step.job)
+    rank = numbers.index({PMI_RANKS[name]: given["rank"]}, PMI_RANKS[name], size, "the tasks of the step")
+    return World(rank, size, *place, step.hosts, "srun-pmi", step.job)
+
+
+def _this_step(environ: Environ) -> str:
+    return f"{environ.get('SLURM_JOB_ID')}.{environ.get('SLURM_STEP_ID')}"
+
+
+def _step_named(environ: Environ, name: str) -> str:
+    """The step in PMI_JOBID=4.0, PALS_APID=4.0 or PMIX_NAMESPACE=slurm.pmix.4.0; "" where it names none."""
+    value = environ.get(name, "")
+    if name == "PMIX_NAMESPACE":
+        return value.removeprefix("slurm.pmix.") if value.startswith("slurm.pmix.") else ""
+    return value
