@@ -54,13 +54,14 @@ def _difference(first: Answer, other: Answer) -> str:
 
 def _same_launcher(first: Answer, other: Answer) -> str:
     title = TITLES[first.source]
-    decisive = _listed(_decisive(first, other))
+    names = _decisive(first, other)
+    decisive = f"{_listed(names)} {'decides' if len(names) == 1 else 'decide'}"
     if first.source == "none":
         return f"each is a world of one, because neither sees a launcher.{_lost(first, other)}"
     if (first.job, first.rank[1]) != (other.job, other.rank[1]):
-        return f"two worlds of {title}, {first.job} and {other.job}; {decisive} decide."
+        return f"two worlds of {title}, {first.job} and {other.job}; {decisive}."
     if first.rank != other.rank:
-        return f"two ranks of one world, {first.rank[0]} and {other.rank[0]} of {first.rank[1]}; {decisive} decide."
+        return f"two ranks of one world, {first.rank[0]} and {other.rank[0]} of {first.rank[1]}; {decisive}."
     return f"the same rank of the same world, by {title}."
 
 

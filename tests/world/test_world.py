@@ -275,11 +275,23 @@ def test_words_are_joined_as_in_a_sentence(words: tuple[str, ...], text: str) ->
     assert enumerate_words(words, "or") == text
 
 
-VARIABLES = sorted({*TORCHRUN, *SUBMITIT_LOCAL, *STEP, "HPC_LAUNCHER"})
+OTHERS = (
+    "openmpi.node2.3",
+    "mpich.node2.3",
+    "intel_mpi.node2.3",
+    "pmi2.node2.3",
+    "pmix.node1.1",
+    "cray_shasta.node2.3",
+)
+NAMES = {name for row in LAUNCHERS for name in (*row.signs, *row.needs)}
+VARIABLES = sorted({*TORCHRUN, *SUBMITIT_LOCAL, *STEP, "HPC_LAUNCHER", *NAMES})
 VALUES = st.sampled_from(["", "0", "1", "2", "-1", "x", "local", "node[1-2]", "2(x2)", "4294967290", "none"])
 
 
-@given(st.sampled_from([{}, TORCHRUN, ENV, SUBMITIT_LOCAL, STEP]), st.dictionaries(st.sampled_from(VARIABLES), VALUES))
+STARTS = [{}, TORCHRUN, ENV, SUBMITIT_LOCAL, STEP, *map(captured, OTHERS)]
+
+
+@given(st.sampled_from(STARTS), st.dictionaries(st.sampled_from(VARIABLES), VALUES))
 def test_any_environment_is_a_possible_world_or_refused(start: dict[str, str], changes: dict[str, str]) -> None:
     try:
         world = resolve_world({**start, **changes})
