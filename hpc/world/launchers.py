@@ -141,7 +141,7 @@ LAUNCHERS = (
         signs=("FLUX_TASK_RANK",),
         needs=("FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_SIZE", "FLUX_JOB_NNODES", "FLUX_JOB_ID"),
         read=batch.read_flux,
-        facts="documented: flux-core 0.53 and later, flux-environment(7); FLUX_JOB_ID is F58 text",
+        facts="documented: flux-core 0.53 and later, src/shell/task.c; FLUX_JOB_ID is F58 text",
         depth=INSIDE_A_STEP,
         advice=mpi.advice,
     ),

@@ -150,15 +150,6 @@ def submit(cluster: SlurmCluster, place: Path, environ: dict[str, str], options:
     return answers_in(place)
 
 
-def here(place: Path, environ: dict[str, str], command: str) -> list[Answer]:
-    """What processes answered that a command started on this machine."""
-    done = subprocess.run(
-        shlex.split(command), cwd=place, env=environ, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return answers_in(place)
-
-
 def sources(answers: Sequence[Answer]) -> set[str]:
     """Who was believed."""
     return {answer["world"]["source"] for answer in answers}
@@ -255,7 +246,8 @@ def test_steps_side_by_side_are_worlds_of_their_own(
     ],
 )
 def test_two_ranks_on_this_machine(command: str, source: str, place: Path) -> None:
-    answers = here(place, clean_environment(), command)
+    subprocess.run(shlex.split(command), cwd=place, env=clean_environment(), timeout=120, check=True)
+    answers = answers_in(place)
     assert (sources(answers), tuple(worlds(answers))) == ({source}, PAIR)
     assert {answer["world"]["node_count"] for answer in answers} == {1}
 

@@ -32,6 +32,7 @@ def test_rank_zero_is_main_and_the_first_of_a_node_is_local_main() -> None:
 
 
 def test_torchrun_says_all_there_is_to_know() -> None:
+    assert not resolve_world({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False"}).agent_store
     assert resolve_world(TORCHRUN) == World(
         rank=3,
         world_size=4,
@@ -46,10 +47,6 @@ def test_torchrun_says_all_there_is_to_know() -> None:
         master=("node1", 41985),
         agent_store=True,
     )
-
-
-def test_without_the_agents_store_rank_zero_serves_it() -> None:
-    assert not resolve_world({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False"}).agent_store
 
 
 @pytest.mark.parametrize(("rank", "local_rank"), [("0", 0), ("1", 1), ("2", 0), ("3", 1)])
