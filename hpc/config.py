@@ -82,6 +82,8 @@ class Strategy:
 class RuntimeOptions:
     """What happens around the user's loop."""
 
+    launcher: str = "auto"
+    """Whom to believe about rank and world size: auto, none, or a name from `hpc world`; wins over HPC_LAUNCHER."""
     device: str = "auto"
     """auto takes cuda, then mps, then cpu; or one of these by name."""
     deterministic: bool = False

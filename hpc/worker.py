@@ -17,7 +17,8 @@ from hpc.errors import ConfigurationError, HpcError, NoProgressError
 from hpc.journal import Journal
 from hpc.preemption import allocation_end, stop_requests
 from hpc.sweep import Point, Sweep, load_sweep
-from hpc.world import World, explain_world, resolve_world
+from hpc.world import Explanation, World, explain_world
+from hpc.world.world import AUTO, SWITCH
 
 FINISHED_FILE = "finished.json"
 
@@ -26,10 +27,11 @@ def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
     _prepare_process()
     try:
-        world = resolve_world(os.environ)
         sweep = load_sweep(Path(sweep_directory))
         config = sweep.point(point).config
-        check_world(settings_of(config), world, in_job=True)
+        settings = settings_of(config)
+        world = _explained_world(settings).world
+        check_world(settings, world, in_job=True)
     except HpcError as error:
         print(f"hpc: {error}", file=sys.stderr)
         _leave(error.exit_code)
@@ -47,9 +49,9 @@ def run_here(config: dict[str, Any]) -> None:
         SystemExit: With the code of the run, unless it finished.
     """
     _prepare_process()
-    explanation = explain_world(os.environ)
-    world = explanation.world
     settings = settings_of(config)
+    explanation = _explained_world(settings)
+    world = explanation.world
     check_world(settings, world, in_job="SLURM_JOB_ID" in os.environ)
     if world.rank == 0:
         for warning in explanation.warnings:
@@ -63,6 +65,15 @@ def _prepare_process() -> None:
     """What must be in place before torch is imported."""
     stop_requests()  # a signal may come 3 s after the start
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else every rank warns of hosts without reverse DNS
+
+
+def _explained_world(settings: Settings) -> Explanation:
+    """The world by runtime.launcher; exported, because the Runtime and what the run starts ask the environment."""
+    launcher = settings.runtime.launcher
+    explanation = explain_world(os.environ, launcher)
+    if launcher != AUTO:
+        os.environ[SWITCH] = launcher
+    return explanation
 
 
 def live(config: Mapping[str, Any], world: World) -> Any:

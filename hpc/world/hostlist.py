@@ -62,14 +62,10 @@ def _expand_name(name: str, room: int) -> list[str]:
     pieces = _GROUP.split(name)
     groups = [_bounds(group, name) for group in pieces[1::2]]
     _check_room(name, prod(sum(high - low + 1 for low, high, _ in group) for group in groups), room)
-    *before, last = (_numbers(group) for group in groups)
-    if not before:
-        return [f"{pieces[0]}{number}{pieces[2]}" for number in last]
-    ends = pieces[2::2]
-    return [
-        pieces[0] + "".join(number + end for number, end in zip((*reversed(rest), fastest), ends, strict=True))
-        for *rest, fastest in product(*reversed(before), last)
-    ]
+    parts = [[number + end for number in _numbers(group)] for group, end in zip(groups, pieces[2::2], strict=True)]
+    *before, fastest = parts
+    heads = [pieces[0] + "".join(reversed(head)) for head in product(*reversed(before))]
+    return [head + tail for head in heads for tail in fastest]
 
 
 def _bounds(group: str, name: str) -> list[tuple[int, int, int]]:

@@ -1,8 +1,7 @@
 """Who started this process? One table, one row for each launcher.
 
 A row is data and one small function of `hpc.world.readings`. A new launcher is one more row, placed by how explicit it
-is: what was started last, innermost, stands first. A launcher that numbers every process under it although an outer
-one left its own numbers there, as mpirun does under sbatch, goes above the Slurm step with `starts_inside=True`.
+is: what was started last, innermost, stands first, and `depth` says inside what it may have been started.
 """
 
 from __future__ import annotations
@@ -10,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpc.world import readings
-from hpc.world.readings import Environ
+from hpc.world.readings import batch, mpi, pods, slurm, torch_variables
+from hpc.world.readings.numbers import Environ
 from hpc.world.value import World
 
+STEP, INSIDE_A_STEP, INSIDE_ANYTHING = range(3)
+"""How far inside another launcher one may run; the numbers of a shallower one then describe another world."""
 
-def _nothing(_: Environ) -> str:
+
+def _no_doubt(_: Environ) -> str:
+    return ""
+
+
+def _no_advice(_: Environ, __: World) -> str:
     return ""
 
 
@@ -24,13 +30,13 @@ class Launcher:
     """One row.
 
     Args:
-        name: Its word in `World.source` and in HPC_LAUNCHER.
+        name: Its word in `World.source`, in runtime.launcher and in HPC_LAUNCHER.
         title: What it is called in a sentence.
         signs: Where any of these is set, the launcher claims this process; without signs it always does.
         needs: What must be set, too, once it does.
         read: From a complete environment to a World; raises WorldError when the numbers cannot be.
         facts: Where the meaning of the variables was learned, with versions.
-        starts_inside: It may run inside one task of another launcher, whose numbers then describe another world.
+        depth: STEP, INSIDE_A_STEP or INSIDE_ANYTHING; two launchers of one depth must agree.
         doubt: Why the signs do not count this time, or "".
         advice: What the user should know about this world, or "".
     """
@@ -41,13 +47,17 @@ class Launcher:
     needs: tuple[str, ...]
     read: Callable[[Environ], World]
     facts: str
-    starts_inside: bool = False
-    doubt: Callable[[Environ], str] = _nothing
-    advice: Callable[[Environ], str] = _nothing
+    depth: int = STEP
+    doubt: Callable[[Environ], str] = _no_doubt
+    advice: Callable[[Environ, World], str] = _no_advice
+
+    def is_absent(self, environ: Environ) -> bool:
+        """Whether nothing hints at this launcher."""
+        return bool(self.signs) and not any(environ.get(sign) for sign in self.signs)
 
     def refusal(self, environ: Environ) -> str:
         """Why this launcher did not start this process, or "" when it did."""
-        if self.signs and not any(environ.get(sign) for sign in self.signs):
+        if self.is_absent(environ):
             return f"{enumerate_words(self.signs, 'and')} {'is' if len(self.signs) == 1 else 'are'} not set"
         return self.doubt(environ)
 
@@ -61,6 +71,21 @@ def enumerate_words(words: tuple[str, ...], last: str) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+def _mpi(name: str, title: str, sign: str, names: mpi.Names, facts: str) -> Launcher:
+    """A row for a launcher of MPI: four numbers under names of its own."""
+    needs = tuple(dict.fromkeys((names.rank, names.size, names.local_rank, names.local_size)))
+    return Launcher(
+        *(name, title, (sign,), needs, mpi.reader(name, names), facts, INSIDE_A_STEP),
+        doubt=mpi.doubt(names),
+        advice=mpi.advice,
+    )
+
+
+STEP_VARIABLES = (
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NODELIST"),
+    *("SLURM_STEP_TASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+)
+
 LAUNCHERS = (
     Launcher(
         name="torchrun",
@@ -70,18 +95,104 @@ LAUNCHERS = (
             *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
             *("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"),
         ),
-        read=readings.read_torchrun,
+        read=torch_variables.read_torchrun,
         facts="torch 2.6 to 2.15, elastic/agent/server/local_elastic_agent.py; --virtual-local-rank since 2.13",
-        starts_inside=True,
+        depth=INSIDE_ANYTHING,
+    ),
+    Launcher(
+        # Above torch's own variables: the operator's version 1 sets RANK, too, and means the pod by it.
+        name="kubeflow",
+        title="Kubeflow",
+        signs=("PET_NNODES", "PET_NODE_RANK", "PET_NPROC_PER_NODE"),
+        needs=(),
+        read=pods.read_kubeflow,
+        facts="documented: training-operator 1.7 to 1.9, Trainer 2.0 (torch plugin); torchrun reads PET_* as options",
+        doubt=pods.kubeflow_doubt,
+        advice=pods.kubeflow_advice,
     ),
     Launcher(
         name="env",
         title="torch's env:// variables",
         signs=("RANK", "WORLD_SIZE"),
         needs=("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-        read=readings.read_env,
+        read=torch_variables.read_env,
         facts="torch 2.6 to 2.15, distributed/rendezvous.py; LOCAL_RANK and its kin are a custom, not a rule",
-        advice=readings.env_advice,
+        advice=torch_variables.env_advice,
+    ),
+    _mpi(
+        *("jsrun", "LSF's jsrun", "JSM_NAMESPACE_SIZE", mpi.JSRUN),
+        "documented: IBM Spectrum LSF 10.1 with JSM 10.3; read by Lightning 2.5, plugins/environments/lsf.py",
+    ),
+    _mpi(
+        *("openmpi", "Open MPI's mpirun", "OMPI_COMM_WORLD_SIZE", mpi.OPENMPI),
+        "captured on Open MPI 4.1.4 and 5.0.11 (PRRTE 3.0); OMPI_COMM_WORLD_NODE_RANK numbers processes, not nodes",
+    ),
+    _mpi(
+        *("mvapich2", "MVAPICH2's mpirun_rsh", "MV2_COMM_WORLD_SIZE", mpi.MVAPICH2),
+        "documented: MVAPICH2 2.3.7 user guide, environment of mpirun_rsh",
+    ),
+    _mpi(
+        *("pals", "Cray PALS", "PALS_RANKID", mpi.PALS),
+        "documented: cray-pals 1.2 mpiexec(1); the world's size is PMI_SIZE, PALS has no name for it",
+    ),
+    Launcher(
+        name="flux",
+        title="Flux",
+        signs=("FLUX_TASK_RANK",),
+        needs=("FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_SIZE", "FLUX_JOB_NNODES", "FLUX_JOB_ID"),
+        read=batch.read_flux,
+        facts="documented: flux-core 0.53 and later, src/shell/task.c; FLUX_JOB_ID is F58 text",
+        depth=INSIDE_A_STEP,
+        advice=mpi.advice,
+    ),
+    _mpi(
+        *("intel-mpi", "Intel MPI's mpiexec", "I_MPI_HYDRA_UUID", mpi.INTEL),
+        "captured on Intel MPI 2021.18; every rank of one mpiexec has the same I_MPI_HYDRA_UUID",
+    ),
+    _mpi(
+        *("mpich", "MPICH's mpiexec", "MPI_LOCALRANKID", mpi.HYDRA),
+        "captured on MPICH 4.0.2 (Hydra); MPI_LOCALRANKID and MPI_LOCALNRANKS since 3.2",
+    ),
+    _mpi(
+        *("cray-pmi", "Cray PMI", "PMI_LOCAL_RANK", mpi.CRAY),
+        "documented: cray-pmi 6.1 intro_pmi(3)",
+    ),
+    Launcher(
+        name="pmi",
+        title="a PMI launcher",
+        signs=("PMI_RANK",),
+        needs=("PMI_SIZE",),
+        read=mpi.read_bare_pmi,
+        facts="captured with MPICH 4.0.2 and Slurm 22.05.8, --mpi=pmi2: PMI itself has no local rank",
+        depth=INSIDE_A_STEP,
+        doubt=mpi.doubt(mpi.CRAY),
+    ),
+    Launcher(
+        name="pmix",
+        title="a PMIx launcher",
+        signs=("PMIX_RANK",),
+        needs=("PMIX_NAMESPACE",),
+        read=mpi.read_bare_pmix,
+        facts="captured on PRRTE 3.0 (prterun) and OpenPMIx 4.2.2: rank and name space, and no size",
+        depth=INSIDE_A_STEP,
+        doubt=mpi.bare_pmix_doubt,
+    ),
+    Launcher(
+        name="htcondor",
+        title="HTCondor's parallel universe",
+        signs=("_CONDOR_NPROCS",),
+        needs=("_CONDOR_PROCNO",),
+        read=batch.read_htcondor,
+        facts="documented: HTCondor 23.0 manual, parallel applications",
+    ),
+    Launcher(
+        name="xla",
+        title="torch_xla's launcher",
+        signs=("PJRT_LOCAL_PROCESS_RANK",),
+        needs=("PJRT_LOCAL_PROCESS_COUNT",),
+        read=pods.read_xla,
+        facts="documented: torch_xla 2.6, csrc/runtime/env_vars.cc; recognised by its variables, never run on a TPU",
+        depth=INSIDE_A_STEP,
     ),
     Launcher(
         # Above the Slurm step: a rehearsal started in a one-task step, or in a shell that srun opened, is the inner
@@ -90,36 +201,94 @@ LAUNCHERS = (
         title="submitit's local executor",
         signs=("SUBMITIT_EXECUTOR",),
         needs=("SUBMITIT_LOCAL_JOB_ID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID"),
-        read=readings.read_submitit_local,
+        read=batch.read_submitit_local,
         facts="submitit 1.5.4, local/local.py",
-        doubt=readings.submitit_doubt,
+        doubt=batch.submitit_doubt,
+    ),
+    Launcher(
+        # Above the Slurm step: a worker started by srun hands its own step to every task.
+        name="hyperqueue",
+        title="HyperQueue",
+        signs=("HQ_TASK_ID",),
+        needs=("HQ_JOB_ID",),
+        read=batch.read_hyperqueue,
+        facts="captured on HyperQueue 0.27.0",
+        depth=INSIDE_A_STEP,
+        advice=batch.hyperqueue_advice,
     ),
     Launcher(
         name="slurm",
         title="a Slurm job step",
         signs=("SLURM_STEP_NUM_TASKS",),
-        needs=(
-            *(
-                "SLURM_JOB_ID",
-                "SLURM_STEP_ID",
-                "SLURM_STEP_NUM_NODES",
-                "SLURM_STEP_NODELIST",
-                "SLURM_STEP_TASKS_PER_NODE",
-            ),
-            *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
-        ),
-        read=readings.read_slurm,
+        needs=STEP_VARIABLES,
+        read=slurm.read_slurm,
         facts="captured on Slurm 22.05.8 (tests/slurm_env); srun alone sets SLURM_STEP_NUM_TASKS (src/common/env.c)",
-        doubt=readings.slurm_doubt,
+        doubt=slurm.slurm_doubt,
+        advice=slurm.step_advice,
+    ),
+    Launcher(
+        # Below the step, which knows more: the two must agree.
+        name="srun-pmi",
+        title="the PMI of srun",
+        signs=tuple(slurm.PMI_RANKS),
+        needs=STEP_VARIABLES,
+        read=slurm.read_srun_pmi,
+        facts="captured on Slurm 22.05.8: --mpi=pmi2, cray_shasta and pmix (OpenPMIx 4.2.2) each name <job>.<step>",
+        doubt=slurm.srun_pmi_doubt,
+    ),
+    Launcher(
+        name="sagemaker",
+        title="SageMaker",
+        signs=("SM_HOSTS",),
+        needs=(),
+        read=pods.read_sagemaker,
+        facts="documented: sagemaker-training 4.8, ENVIRONMENT_VARIABLES.md",
+        advice=pods.sagemaker_advice,
+    ),
+    Launcher(
+        name="kubernetes",
+        title="a Kubernetes indexed Job or JobSet",
+        signs=("JOB_COMPLETION_INDEX",),
+        needs=(),
+        read=pods.read_kubernetes,
+        facts="documented: Kubernetes 1.24 and later, Job with completionMode Indexed; JobSet 0.8 starts such Jobs",
+        advice=pods.kubernetes_advice,
+    ),
+    Launcher(
+        name="lsf",
+        title="an LSF job",
+        signs=("LSB_JOBID",),
+        needs=(),
+        read=batch.read_lsf,
+        facts="documented: LSF 10.1, environment variables; LSB_HOSTS vanishes above 4096 bytes, LSB_MCPU_HOSTS stays",
+        advice=batch.lsf_advice,
+    ),
+    Launcher(
+        name="pbs",
+        title="a PBS or Torque job",
+        signs=("PBS_JOBID",),
+        needs=(),
+        read=batch.read_pbs,
+        facts="documented: Torque 6.1 and OpenPBS 23.06; PBS_TASKNUM is 1 in the script and in pbsdsh's first task",
+        advice=batch.pbs_advice,
+    ),
+    Launcher(
+        name="sge",
+        title="a Grid Engine job",
+        signs=("PE_HOSTFILE", "SGE_TASK_ID"),
+        needs=(),
+        read=batch.read_sge,
+        facts="documented: SGE 6.2 qsub(1); NSLOTS are slots, and PE_HOSTFILE exists on the first node only",
+        advice=batch.sge_advice,
     ),
     Launcher(
         name="none",
         title="no launcher",
         signs=(),
         needs=(),
-        read=readings.read_none,
+        read=slurm.read_none,
         facts="a process that nobody numbered is rank 0 of 1",
-        advice=readings.srun_advice,
+        advice=slurm.srun_advice,
     ),
 )
 """Every launcher we know, most explicit first; the first that claims the process is believed."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -22,7 +23,46 @@ def alone(job: str) -> World:
     return World(0, 1, 0, 1, 0, 1, ("127.0.0.1",), "none", job)
 
 
+Place = tuple[int, int, int, int]
+
+UNEVEN: tuple[Place, ...] = ((0, 0, 3, 0), (1, 1, 3, 0), (2, 2, 3, 0), (3, 0, 1, 1))
+"""Rank, local rank, ranks of the node, node."""
+EVEN: tuple[Place, ...] = ((0, 0, 2, 0), (1, 1, 2, 0), (2, 0, 2, 1), (3, 1, 2, 1))
+CYCLIC: tuple[Place, ...] = ((0, 0, 2, 0), (1, 0, 2, 1), (2, 1, 2, 0), (3, 1, 2, 1))
+PAIR: tuple[Place, ...] = ((0, 0, 2, 0), (1, 1, 2, 0))
+
+
+def launch(
+    name: str, source: str, job: str, places: tuple[Place, ...], hosts: tuple[str, ...] = TWO
+) -> dict[str, World]:
+    """Every rank of a launch, by the name of its file."""
+    size, nodes = len(places), len({place[3] for place in places})
+    return {
+        f"{name}.{hosts[node]}.{rank}": World(rank, size, local, local_size, node, nodes, hosts, source, job)
+        for rank, local, local_size, node in places
+    }
+
+
+HOOKED = {
+    name: replace(world, hosts=ONE, master=("node1", 29500))
+    for name, world in launch("container_hook", "env", "env.node1:29500", UNEVEN).items()
+}
+
 WORLDS = {
+    **HOOKED,
+    **launch("arbitrary", "slurm", "lab.9.0", ((0, 0, 1, 1), (1, 0, 1, 0))),
+    **launch("cray_shasta", "slurm", "lab.17.0", UNEVEN),
+    **launch("intel_mpi", "intel-mpi", "intel-mpi.4b5c0000-5066-5338-f860-060036c6a46a", EVEN),
+    **launch("mpich", "mpich", "mpich.lab.23.0", EVEN),
+    **launch("mpich_uneven", "mpich", "mpich.lab.24.0", UNEVEN),
+    **launch("nested_pmi2", "slurm", "lab.18.1", EVEN),
+    **launch("openmpi", "openmpi", "openmpi.2021851137", EVEN),
+    **launch("openmpi5", "openmpi", "openmpi.prterun-node1-23533@1", EVEN),
+    **launch("openmpi_by_node", "openmpi", "openmpi.2135883777", CYCLIC),
+    **launch("openmpi_uneven", "openmpi", "openmpi.2130903041", UNEVEN),
+    **launch("pmi2", "slurm", "lab.15.0", UNEVEN),
+    **launch("pmix", "slurm", "lab.16.0", PAIR, ONE),
+    **launch("second_node", "slurm", "lab.7.0", PAIR, ("node2",)),
     "array_batch.node1.0": alone("lab.32.alone"),
     "array_srun.node1.0": step("lab.32.0", ONE, "0 of 1", "0 of 1", 0),
     "batch_step.node1.0": alone("lab.27.alone"),

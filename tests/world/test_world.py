@@ -32,6 +32,7 @@ def test_rank_zero_is_main_and_the_first_of_a_node_is_local_main() -> None:
 
 
 def test_torchrun_says_all_there_is_to_know() -> None:
+    assert not resolve_world({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False"}).agent_store
     assert resolve_world(TORCHRUN) == World(
         rank=3,
         world_size=4,
@@ -46,10 +47,6 @@ def test_torchrun_says_all_there_is_to_know() -> None:
         master=("node1", 41985),
         agent_store=True,
     )
-
-
-def test_without_the_agents_store_rank_zero_serves_it() -> None:
-    assert not resolve_world({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False"}).agent_store
 
 
 @pytest.mark.parametrize(("rank", "local_rank"), [("0", 0), ("1", 1), ("2", 0), ("3", 1)])
@@ -143,12 +140,13 @@ def test_the_most_explicit_launcher_is_believed(environ: dict[str, str], source:
 
 def test_every_rejected_launcher_has_its_reason() -> None:
     assert statuses({**TORCHRUN, **STEP}) == {
+        **{row.name: ("absent", row.refusal({})) for row in LAUNCHERS if row.signs},
         "torchrun": ("chosen", "TORCHELASTIC_RUN_ID=abc"),
         "env": ("rejected", "rank 3 of 4, but torchrun comes first"),
-        "submitit-local": ("rejected", "SUBMITIT_EXECUTOR is not set"),
         "slurm": ("rejected", "rank 1 of 4, but torchrun comes first"),
         "none": ("rejected", "rank 0 of 1, but torchrun comes first"),
     }
+    assert statuses(TORCHRUN)["submitit-local"] == ("absent", "SUBMITIT_EXECUTOR is not set")
 
 
 def test_a_lower_claim_that_is_half_set_is_rejected_not_fatal() -> None:
@@ -167,7 +165,23 @@ def test_a_lower_claim_that_cannot_be_is_rejected_not_fatal() -> None:
 def test_the_switch_chooses_the_launcher(forced: str, size: int) -> None:
     explanation = explain_world({**TORCHRUN, **STEP, **SUBMITIT_LOCAL, "HPC_LAUNCHER": forced})
     assert (explanation.world.source, explanation.world.world_size) == (forced, size)
-    assert {candidate.reason for candidate in explanation.candidates} == {f"HPC_LAUNCHER={forced}"}
+    asked = [candidate for candidate in explanation.candidates if candidate.status != "absent"]
+    assert {candidate.reason for candidate in asked} == {f"HPC_LAUNCHER={forced}"}
+
+
+def test_auto_is_no_choice() -> None:
+    assert explain_world({**STEP, "HPC_LAUNCHER": "auto"}, "auto").world.source == "slurm"
+
+
+def test_the_configuration_beats_the_environment() -> None:
+    explanation = explain_world({**TORCHRUN, **STEP, "HPC_LAUNCHER": "torchrun"}, "slurm")
+    reasons = {candidate.name: candidate.reason for candidate in explanation.candidates}
+    assert (explanation.world.source, reasons["torchrun"]) == ("slurm", "runtime.launcher=slurm")
+
+
+def test_a_launcher_of_the_configuration_is_refused_by_the_setting_s_name() -> None:
+    with pytest.raises(WorldError, match=r"runtime\.launcher=openmpi asks for Open MPI's mpirun, but OMPI_COMM"):
+        resolve_world(STEP, "openmpi")
 
 
 def test_who_switched_detection_off_is_not_warned() -> None:
@@ -177,7 +191,10 @@ def test_who_switched_detection_off_is_not_warned() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"HPC_LAUNCHER": "mpi"}, "HPC_LAUNCHER must be torchrun, env, submitit-local, slurm or none, but is 'mpi'"),
+        (
+            {"HPC_LAUNCHER": "mpi"},
+            "HPC_LAUNCHER must be auto, torchrun, kubeflow, env, .*, sge or none, but is 'mpi': corr",
+        ),
         (
             {**BATCH, "HPC_LAUNCHER": "slurm"},
             "HPC_LAUNCHER=slurm asks for a Slurm job step, but SLURM_STEP_NUM_TASKS is",
@@ -187,7 +204,7 @@ def test_who_switched_detection_off_is_not_warned() -> None:
         ({**ENV, "MASTER_PORT": ""}, "MASTER_PORT must be set where RANK and WORLD_SIZE are, .* but is not"),
         (
             {**STEP, "WORLD_SIZE": "4"},
-            "HPC_LAUNCHER to whom to believe instead \\(torchrun, submitit-local, slurm, none\\)",
+            "HPC_LAUNCHER to whom to believe instead \\(slurm, none\\)",
         ),
         ({**TORCHRUN, "LOCAL_RANK": ""}, "LOCAL_RANK must be set where TORCHELASTIC_RUN_ID is, to make torchrun"),
         (
@@ -255,11 +272,23 @@ def test_words_are_joined_as_in_a_sentence(words: tuple[str, ...], text: str) ->
     assert enumerate_words(words, "or") == text
 
 
-VARIABLES = sorted({*TORCHRUN, *SUBMITIT_LOCAL, *STEP, "HPC_LAUNCHER"})
+OTHERS = (
+    "openmpi.node2.3",
+    "mpich.node2.3",
+    "intel_mpi.node2.3",
+    "pmi2.node2.3",
+    "pmix.node1.1",
+    "cray_shasta.node2.3",
+)
+NAMES = {name for row in LAUNCHERS for name in (*row.signs, *row.needs)}
+VARIABLES = sorted({*TORCHRUN, *SUBMITIT_LOCAL, *STEP, "HPC_LAUNCHER", *NAMES})
 VALUES = st.sampled_from(["", "0", "1", "2", "-1", "x", "local", "node[1-2]", "2(x2)", "4294967290", "none"])
 
 
-@given(st.sampled_from([{}, TORCHRUN, ENV, SUBMITIT_LOCAL, STEP]), st.dictionaries(st.sampled_from(VARIABLES), VALUES))
+STARTS = [{}, TORCHRUN, ENV, SUBMITIT_LOCAL, STEP, *map(captured, OTHERS)]
+
+
+@given(st.sampled_from(STARTS), st.dictionaries(st.sampled_from(VARIABLES), VALUES))
 def test_any_environment_is_a_possible_world_or_refused(start: dict[str, str], changes: dict[str, str]) -> None:
     try:
         world = resolve_world({**start, **changes})
