@@ -188,7 +188,8 @@ from hpc.runtime.process_group import open_process_group
 from hpc.world import resolve_world
 
 world = resolve_world(os.environ)
-group = open_process_group(world, RuntimeOptions(device="cpu", rendezvous_timeout_seconds=60))
+options = RuntimeOptions(device="cpu", rendezvous_timeout_seconds=60, interface=sys.argv[2] or None)
+group = open_process_group(world, options)
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(2):
@@ -208,10 +209,45 @@ def test_torchrun_on_two_nodes_trains_although_the_master_calls_itself_loopback(
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1")
-    master = ("--master-addr=node1", "--master-port=29400", str(script), str(tmp_path))
+    master = ("--master-addr=node1", "--master-port=29400", str(script), str(tmp_path), "")
     enter = ("unshare", "--mount", "sh", "-c", DEBIAN_HOSTS, "sh")
     place = ("--nodelist=node1,node2", "--kill-on-bad-exit=1")
     cluster.run("srun", *SMALL, *place, *enter, *torchrun, *master, timeout=120, env=environ)
     said = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert [words.split()[:3] for words in said] == [["torchrun", "0", "eth0"], ["torchrun", "1", "eth0"]]
     assert said[0].split(maxsplit=3)[3] == said[1].split(maxsplit=3)[3]
+
+
+@pytest.mark.usefixtures("fabric")
+def test_a_network_names_each_hosts_own_interface_to_gloo(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    program = (sys.executable, "-c", TRAIN, str(tmp_path), f"{FABRIC}.0/24")
+    cluster.run("srun", *SMALL, "--nodelist=node1,node2", *program, timeout=90, env=environ)
+    said = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
+    assert [words.split()[:3] for words in said] == [["slurm", "0", "ib0"], ["slurm", "1", "hsn0"]]
+
+
+ALONE = """
+import os
+from hpc.config import RuntimeOptions
+from hpc.runtime.process_group import open_process_group
+from hpc.world import resolve_world
+
+open_process_group(resolve_world(os.environ), RuntimeOptions(device="cpu"))
+"""
+
+
+@pytest.mark.parametrize(("asked", "is_told"), [(2, True), (1, False)])
+def test_a_step_bound_to_fewer_cpus_than_the_job_asked_for_is_told_the_fix(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str], asked: int, is_told: bool
+) -> None:
+    """The task is bound to one CPU by hand, as task/affinity binds it where srun does not take -c from the job."""
+    cpu = min(os.sched_getaffinity(0))
+    task = shlex.join(["taskset", "--cpu-list", str(cpu), sys.executable, "-c", ALONE])
+    options = ("--ntasks=1", f"--cpus-per-task={asked}", "--mem=1G", f"--output={tmp_path}/log")
+    cluster.run("sbatch", "--wait", *options, "--wrap", f"srun {task}", timeout=60, env=environ)
+    said = f"SLURM_CPUS_PER_TASK is {asked}, but rank 0 may use 1 CPU(s) of node"
+    log = (tmp_path / "log").read_text()
+    assert (said in log) == is_told
+    assert (f"srun --cpus-per-task={asked}" in log) == is_told

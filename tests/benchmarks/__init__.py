@@ -1,0 +1,1 @@
+"""What is measured, and printed beside what others need for the same."""
