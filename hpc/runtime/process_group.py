@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
-import psutil
 import torch
 from torch import distributed
 
 from hpc.config import RuntimeOptions
 from hpc.errors import ConfigurationError
 from hpc.world import World
-from hpc.world.device import choose_device_index
-from hpc.world.rendezvous import open_store
+from hpc.world.device import Place, check_devices, choose_device_index, cpu_advice, thread_count
+from hpc.world.interface import address_towards, interface_name, interface_of, is_loopback
+from hpc.world.rendezvous import fabric_name, open_store
 
 
 @dataclass(frozen=True)
@@ -80,24 +81,58 @@ def _connected(world: World, backend: str, device: torch.device, store: distribu
 
 
 def open_process_group(world: World, options: RuntimeOptions, gpus_per_node: int = 0) -> ProcessGroup:
-    """Connect this rank to the others and choose its device.
+    """Connect this rank to the others, choose its device and its number of threads.
 
     Raises:
-        WorldError: The ranks did not find each other, or do not fit the devices.
+        WorldError: The ranks did not find each other, do not fit the devices, or share one.
         ConfigurationError: The device asked for is not here.
     """
     device = choose_device(options.device, world, gpus_per_node)
-    torch.set_num_threads(max(1, len(psutil.Process().cpu_affinity()) // world.local_world_size))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    group = _open(world, options, device)
+    take_place(group, Place(socket.gethostname(), _cpus(), _uuid(device)))
+    return group
+
+
+def _open(world: World, options: RuntimeOptions, device: torch.device) -> ProcessGroup:
     store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.world_size == 1:
         return ProcessGroup(world, device, store, side=None)
-    choose_interface(os.environ, world, options.interface)
+    choose_interface(os.environ, world, store, options.interface, options.host_suffix)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    return ProcessGroup(
-        world, device, store, _connected(world, backend, device, store, options.collective_timeout_seconds)
-    )
+    side = _connected(world, backend, device, store, options.collective_timeout_seconds)
+    return ProcessGroup(world, device, store, side)
+
+
+def take_place(group: ProcessGroup, place: Place) -> None:
+    """Compare where the ranks really run: no two on one GPU, and threads for this rank's share of the CPUs. Collective.
+
+    Raises:
+        WorldError: Two ranks of a host share a GPU.
+    """
+    places = group.collect(place)
+    check_devices(places)
+    threads = thread_count(place, places, group.world, os.environ)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    advice = cpu_advice(place, group.world, os.environ)
+    if advice and group.world.rank == 0:
+        print(f"hpc: {advice}", file=sys.stderr)
+
+
+def _cpus() -> tuple[int, ...]:
+    """The CPUs this process may use; macOS binds nobody to any."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _uuid(device: torch.device) -> str:
+    """What tells this GPU from every other one, where torch tells it."""
+    if device.type != "cuda":
+        return ""
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def close_process_group() -> None:
@@ -135,28 +170,61 @@ def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
     return torch.device("cuda", choose_device_index(torch.cuda.device_count(), world) or 0)
 
 
-def choose_interface(environ: MutableMapping[str, str], world: World, asked: str | None) -> None:
-    """Tell gloo which interface reaches the other hosts; left alone it trusts what the own host name resolves to."""
-    if "GLOO_SOCKET_IFNAME" in environ:
-        return
-    own = (socket.gethostname(), "127.0.0.1", "localhost")
-    others = [host for host in world.hosts if host not in own] if world.node_count > 1 else ["127.0.0.1"]
-    name = asked or (_interface_towards(others[0]) if others else None)
+def choose_interface(
+    environ: MutableMapping[str, str],
+    world: World,
+    store: distributed.Store,
+    asked: str | None = None,
+    host_suffix: str = "",
+) -> None:
+    """Tell gloo which interface reaches the other hosts; left alone it trusts what the own host name resolves to.
+
+    Collective where a launcher names fewer hosts than there are nodes, as torchrun and env:// do: the host that
+    MASTER_ADDR names has nobody to look towards, so each rank says through the store how it is seen from outside.
+
+    Args:
+        environ: Gets GLOO_SOCKET_IFNAME, unless it is there already.
+        world: This rank.
+        store: Shared by all ranks.
+        asked: `runtime.interface`.
+        host_suffix: `runtime.host_suffix`.
+
+    Raises:
+        WorldError: This host has not the interface that was asked for.
+    """
+    if world.node_count == 1:
+        address = address_towards("127.0.0.1")
+    else:
+        others = [fabric_name(host, host_suffix) for host in _other_hosts(world)]
+        address = _outward_address(others)
+        if len(world.hosts) < world.node_count:
+            address = _told_address(world, store, address)
+    name = interface_name(asked) if asked else interface_of(address)
     if name:
-        environ["GLOO_SOCKET_IFNAME"] = name
+        environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def _interface_towards(host: str) -> str | None:
-    """The interface whose address this host would use; connecting a datagram socket sends nothing."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))
-            address = probe.getsockname()[0]
-    except OSError:
-        return None
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in addresses):
-            return name
+def _other_hosts(world: World) -> list[str]:
+    """Hosts that may be asked for the way: all but this one, where it is known which one this is."""
+    known = len(world.hosts) == world.node_count
+    return [host for node, host in enumerate(world.hosts) if not (known and node == world.node_rank)][:8]
+
+
+def _outward_address(hosts: list[str]) -> str | None:
+    """This host's address on the way to the first of these hosts that there is a way to, and that is not this one."""
+    found = (address_towards(host) for host in hosts)
+    return next((address for address in found if address and not is_loopback(address)), None)
+
+
+def _told_address(world: World, store: distributed.Store, address: str | None) -> str | None:
+    """The address towards another node: this rank's own, or the way to the first rank that has one."""
+    store.set(f"address/{world.rank}", address or "")
+    if address:
+        return address
+    for rank in range(world.world_size):
+        told = store.get(f"address/{rank}").decode()
+        if told:
+            return _outward_address([told])
     return None
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
-import psutil
 from torch.distributed import DistError, HashStore, PrefixStore, Store, TCPStore
 
 from hpc.errors import WorldError
 from hpc.world.beacon import Beacon, Endpoint, Identity, find_beacon, listen
+from hpc.world.interface import interface_address, is_address
 from hpc.world.value import World
 
 POLLS_PER_SECOND = 20_000
@@ -44,7 +45,7 @@ def open_store(
     Args:
         world: This rank.
         timeout_seconds: How long to wait for the last rank.
-        interface: Network interface, or address, at which rank 0's store listens; None means all of them.
+        interface: Network interface, address, or network (CIDR) at which rank 0's store listens; None means all.
         host_suffix: Appended to the first label of every host's name: `i` where node7's fast address is node7i.
 
     Raises:
@@ -57,7 +58,7 @@ def open_store(
         return _open_given(world, world.master, deadline)
     if world.rank == 0:
         return _open_beacon(world, deadline, interface)
-    return _open_found(world, deadline, tuple(_fabric_name(host, host_suffix) for host in world.hosts))
+    return _open_found(world, deadline, tuple(fabric_name(host, host_suffix) for host in world.hosts))
 
 
 def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store:
@@ -66,6 +67,8 @@ def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store
     The agent keeps one store through restarts, so the keys of each attempt stay apart.
     """
     serves = world.rank == 0 and not world.agent_store
+    if not serves:
+        _await_listener(world, master, deadline)
     hint = "check MASTER_ADDR and MASTER_PORT" + (", which must be free on this host" if serves else "")
     with _explained(f"Rank {world.rank} must reach the store at {master[0]}:{master[1]}, but cannot: {hint}"):
         server = TCPStore(
@@ -81,30 +84,64 @@ def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store
     return store
 
 
+def _await_listener(world: World, master: tuple[str, int], deadline: float) -> None:
+    """Wait for the store's port here, where signals reach Python, and not inside torch, where they do not."""
+    pause_seconds = 0.01
+    while True:
+        try:
+            socket.create_connection(master, timeout=_remaining(deadline).total_seconds()).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise WorldError(
+                    f"Rank {world.rank} must reach the store at {master[0]}:{master[1]}, but cannot: check MASTER_ADDR"
+                    f" and MASTER_PORT, and see whether rank 0 started ({error})."
+                ) from error
+        time.sleep(max(world.world_size / POLLS_PER_SECOND, pause_seconds))
+        pause_seconds = min(0.5, pause_seconds * 1.3)
+
+
 def _open_beacon(world: World, deadline: float, interface: str | None) -> Store:
+    """The beacon is lit first, so that the others need not wait while torch looks up names for its own messages.
+
+    Every client of torch's store asks DNS, once, what its peer's address is called, however the address was spelled,
+    and no switch prevents it (torch 2.13, socket.cpp): 10 s where a resolver is configured and does not answer.
+    """
     identity = _identity(world)
-    address = _interface_address(interface) if interface else _loopback(world)
+    address = interface_address(interface) if interface else _loopback(world)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_store_listener(address))
+        endpoint = Endpoint(address, listener.getsockname()[1])
+        stack.enter_context(_lit_beacon(identity, endpoint, _loopback(world)))
+        store = _serve(listener.detach(), endpoint, deadline)
+        _meet(store, world, deadline)
+    return store
+
+
+def _store_listener(address: str) -> socket.socket:
     try:
-        listener = listen(address, 0)
+        return listen(address, 0)
     except OSError as error:
         raise WorldError(f"runtime.interface must be of rank 0's host, but {address} is not: {error}.") from error
-    endpoint = Endpoint(address, listener.getsockname()[1])
-    store = TCPStore(
-        address or "127.0.0.1",
+
+
+def _lit_beacon(identity: Identity, endpoint: Endpoint, address: str) -> Beacon:
+    try:
+        return Beacon(identity, endpoint, address)
+    except OSError as error:
+        ports = _listed(identity.ports)
+        raise WorldError(f"One of the ports {ports} must be free on rank 0's host, but none is: {error}.") from error
+
+
+def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
+    return TCPStore(
+        endpoint.address or "127.0.0.1",
         endpoint.port,
         is_master=True,
         timeout=_remaining(deadline),
         wait_for_workers=False,
-        master_listen_fd=listener.detach(),
+        master_listen_fd=descriptor,
     )
-    try:
-        beacon = Beacon(identity, endpoint, _loopback(world))
-    except OSError as error:
-        ports = _listed(identity.ports)
-        raise WorldError(f"One of the ports {ports} must be free on rank 0's host, but none is: {error}.") from error
-    with beacon:
-        _meet(store, world, deadline)
-    return store
 
 
 def _open_found(world: World, deadline: float, hosts: tuple[str, ...]) -> Store:
@@ -180,33 +217,9 @@ def _loopback(world: World) -> str:
     return world.hosts[world.node_rank] if all(address.is_loopback for address in addresses) else ""
 
 
-def _interface_address(interface: str) -> str:
-    """The first address of a named interface; an address is taken as it is."""
-    try:
-        return str(ipaddress.ip_address(interface))
-    except ValueError:
-        pass
-    found = psutil.net_if_addrs()
-    addresses = [entry.address for entry in found.get(interface, ()) if _is_address(entry.address)]
-    if not addresses:
-        usable = ", ".join(
-            sorted(name for name, entries in found.items() if any(_is_address(e.address) for e in entries))
-        )
-        raise WorldError(
-            f"runtime.interface must be an address or an interface of this host ({usable}), but is {interface}."
-        )
-    return addresses[0]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return not ipaddress.ip_address(text).is_link_local
-    except ValueError:
-        return False
-
-
-def _fabric_name(host: str, suffix: str) -> str:
-    if not suffix or _is_address(host):
+def fabric_name(host: str, suffix: str) -> str:
+    """What a host is called on the network that `runtime.host_suffix` names: node7.lab is node7i.lab."""
+    if not suffix or is_address(host):
         return host
     label, dot, domain = host.partition(".")
     return f"{label}{suffix}{dot}{domain}"

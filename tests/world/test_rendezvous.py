@@ -48,7 +48,7 @@ def test_a_world_of_one_needs_no_network() -> None:
 
 
 @gloo
-@pytest.mark.parametrize("size", [2, 5, 32])
+@pytest.mark.parametrize("size", [2, 5, 64])
 def test_ranks_of_one_machine_meet(size: int) -> None:
     worlds = world_of(size)
     assert have_met(worlds, start_ranks(worlds))
@@ -115,7 +115,7 @@ def test_two_jobs_at_once_stay_apart() -> None:
 
 
 @gloo
-@pytest.mark.parametrize("interface", ["lo", "127.0.0.8"])
+@pytest.mark.parametrize("interface", ["lo", "127.0.0.8", "127.0.0.0/8"])
 def test_a_named_interface_is_listened_on_and_advertised(interface: str) -> None:
     worlds = world_of(3)
     assert have_met(worlds, start_ranks(worlds, interface=interface))
@@ -179,6 +179,31 @@ def test_a_given_address_where_nobody_is_is_named() -> None:
         WorldError, match=f"Rank 1 must reach the store at {HERE}:{port}, but cannot: check MASTER_ADDR"
     ):
         open_store(world, timeout_seconds=1)
+
+
+def test_a_signal_reaches_a_rank_that_waits_at_a_given_address() -> None:
+    program = (
+        "import signal, sys\nfrom hpc.world.rendezvous import open_store\nfrom tests.world.ranks import world_of\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\nprint('waiting', flush=True)\n"
+        f"open_store(world_of(2, master=('{HERE}', {free_port()}))[1], timeout_seconds=600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], env=clean_environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(60) == 3
+
+
+@gloo
+def test_a_rank_may_be_at_the_given_address_before_rank_zero() -> None:
+    worlds = world_of(2, master=(HERE, free_port()))
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(open_store, worlds[1], timeout_seconds=60)
+        time.sleep(0.5)
+        store = open_store(worlds[0], timeout_seconds=60)
+        store.set("key", "value")
+        assert early.result().get("key") == b"value"
 
 
 def test_attempts_that_share_an_agents_store_do_not_share_keys() -> None:

@@ -1,0 +1,149 @@
+"""How long until every rank holds the store: our beacon beside torch's env:// and torchrun's, in one run.
+
+    python -m tests.benchmarks.rendezvous [ROUNDS]
+
+All ranks are processes of this machine that imported torch before. In each round they start each way at one moment of
+the clock, one way after the other; counted is the time until the last rank returns. torchrun's way is that of its
+agents, one per node: `--nnodes=N --rdzv-backend=c10d`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from hpc.world import World
+
+SIZES = (2, 16, 64)
+ROUNDS = 7
+HERE = "127.0.0.1"
+HEAD_START_SECONDS = 0.3
+"""From the order to the moment of the start, so that the order has reached every rank."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One order to all ranks.
+
+    Args:
+        way: A key of WAYS.
+        job: Unique.
+        port: Free just now; for the ways that are told one.
+        moment: When to begin, in `time.monotonic()` seconds, which all processes share.
+    """
+
+    way: str
+    job: str
+    port: int
+    moment: float
+
+
+def by_beacon(rank: int, size: int, start: Start) -> object:
+    """As in a Slurm step: nobody told an address."""
+    from hpc.world.rendezvous import open_store
+
+    return open_store(World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job), timeout_seconds=120)
+
+
+def by_given(rank: int, size: int, start: Start) -> object:
+    """Ours, where MASTER_ADDR and MASTER_PORT are set."""
+    from hpc.world.rendezvous import open_store
+
+    master = (HERE, start.port)
+    world = World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job, master=master)
+    return open_store(world, timeout_seconds=120)
+
+
+def by_env(rank: int, size: int, start: Start) -> object:
+    """torch's, where MASTER_ADDR and MASTER_PORT are set."""
+    from torch.distributed.rendezvous import rendezvous
+
+    os.environ |= {"MASTER_ADDR": HERE, "MASTER_PORT": str(start.port)}
+    return next(rendezvous("env://", rank, size))
+
+
+def by_torchrun(rank: int, size: int, start: Start) -> object:
+    """What each of torchrun's agents does before it starts its workers."""
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    endpoint = f"{HERE}:{start.port}"
+    told = RendezvousParameters("c10d", endpoint, start.job, size, size, is_host=rank == 0)
+    handler = get_rendezvous_handler(told)
+    return handler.next_rendezvous().store, handler
+
+
+WAYS: dict[str, tuple[str, Callable[[int, int, Start], object]]] = {
+    "beacon": ("ours, no address given", by_beacon),
+    "given": ("ours, address given", by_given),
+    "env": ("torch env://", by_env),
+    "torchrun": ("torchrun, one rank a node", by_torchrun),
+}
+
+
+def main() -> None:
+    """Measure, and print milliseconds: the median over the rounds, and in brackets the slowest."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    times = {(way, size): found for size in SIZES for way, found in _measure(size, rounds).items()}
+    print(f"{'until every rank holds the store, ms':36}" + "".join(f"{f'{size} ranks':>18}" for size in SIZES))
+    for way, (title, _) in WAYS.items():
+        cells = [times[way, size] for size in SIZES]
+        print(f"{title:36}" + "".join(f"{f'{statistics.median(cell):.0f} ({max(cell):.0f})':>18}" for cell in cells))
+
+
+def _measure(size: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every round, by way."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpc.world.rendezvous", "torch.distributed.elastic.rendezvous.registry"])
+    pipes, ranks = [], []
+    for rank in range(size):
+        ours, theirs = context.Pipe()
+        ranks.append(context.Process(target=_rank, args=(rank, size, theirs)))
+        ranks[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(-1, rounds):  # the first round warms up and does not count
+        for way, times in found.items():
+            milliseconds = _time_one(way, f"benchmark.{os.getpid()}.{size}.{number}.{way}", pipes)
+            times.extend([milliseconds] if number >= 0 else [])
+    for pipe, process in zip(pipes, ranks, strict=True):
+        pipe.send(None)
+        process.join()
+    return found
+
+
+def _time_one(way: str, job: str, pipes: list[Connection]) -> float:
+    with socket.create_server((HERE, 0)) as server:
+        port = server.getsockname()[1]
+    start = Start(way, job, port, time.monotonic() + HEAD_START_SECONDS)
+    for pipe in pipes:
+        pipe.send(start)
+    last = max(pipe.recv() for pipe in pipes)
+    for pipe in pipes:
+        pipe.send("drop it")
+    for pipe in pipes:
+        pipe.recv()
+    return float(last - start.moment) * 1000
+
+
+def _rank(rank: int, size: int, pipe: Connection) -> None:
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+    while start := pipe.recv():
+        time.sleep(max(0.0, start.moment - time.monotonic()))
+        held = WAYS[start.way][1](rank, size, start)
+        pipe.send(time.monotonic())
+        pipe.recv()
+        del held
+        pipe.send("dropped")
+
+
+if __name__ == "__main__":
+    main()
