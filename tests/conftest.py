@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAUNCHERS = ("SLURM", "SBATCH", "SUBMITIT", "TORCHELASTIC", "OMPI_", "PMI_", "HPC_")
+LAUNCHERS = (
+    "SLURM",
+    "SBATCH",
+    "SUBMITIT",
+    "TORCHELASTIC",
+    "OMPI_",
+    "PMI_",
+    "PMIX_",
+    "MPI_LOCAL",
+    "PALS_",
+    "HQ_",
+    "HPC_",
+)
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Completed = subprocess.CompletedProcess[str]

@@ -45,7 +45,7 @@ class Runtime:
     def __init__(self, config: Any, world: World | None = None) -> None:
         self.settings = settings_of(config)
         self.requests = stop_requests()
-        self.world = world or resolve_world(os.environ)
+        self.world = world or resolve_world(os.environ, self.settings.runtime.launcher)
         self.directory = Path(self.settings.run_dir).absolute()
         self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
         self.device = self.group.device
