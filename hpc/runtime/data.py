@@ -19,8 +19,8 @@ from hpc.preemption import ignore_signals_in_worker
 from hpc.runtime.order import Order
 from hpc.world import World
 
-BATCHES_AT_ONCE = 64
-"""Indices are computed for so many batches in one go: NumPy's overhead is per call."""
+INDICES_AT_ONCE = 8192
+"""Indices are computed for at least so many samples in one go: NumPy's overhead is per call."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class EndlessBatches:
         self.order, self.share, self.start = order, share, start
 
     def __iter__(self) -> Iterator[list[int]]:
-        position = self.start
+        position, batches = self.start, -(-INDICES_AT_ONCE // self.share.batch_size)
         while True:
-            positions = self.share.positions(position, BATCHES_AT_ONCE)
+            positions = self.share.positions(position, batches)
             yield from self.order.indices(positions.reshape(-1)).reshape(positions.shape).tolist()
-            position += BATCHES_AT_ONCE * self.share.world_size * self.share.batch_size
+            position += batches * self.share.world_size * self.share.batch_size
 
 
 class OnePass:
@@ -126,8 +126,8 @@ class PreparedLoader:
         return self._batches(EndlessBatches(self.order, self.share, start), worker_seed=start)
 
     def _batches(self, batches: Any, worker_seed: int) -> Iterator[Any]:
-        for batch in _rebuilt(self.loader, batches, worker_seed):
-            yield to_device(batch, self.device)
+        loader = _rebuilt(self.loader, batches, worker_seed)
+        return iter(loader) if self.device.type == "cpu" else (to_device(batch, self.device) for batch in loader)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -40,10 +40,8 @@ class Metrics:
         self._rows: list[tuple[int, dict[str, Any]]] = []
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        """Remember values of a step. Tensors stay on their device until `flush`: reading one would wait for the GPU."""
-        held = {
-            name: value.detach() if isinstance(value, torch.Tensor) else float(value) for name, value in values.items()
-        }
+        """Remember values of a step, as they are now; those on a GPU are read by `flush`, because reading one waits."""
+        held = {name: _held(value) for name, value in values.items()}
         if self._rows and self._rows[-1][0] == step:
             self._rows[-1][1].update(held)
         else:
@@ -52,10 +50,12 @@ class Metrics:
     def flush(self) -> Values:
         """Write down what was logged; returns the newest value of every name."""
         latest: Values = {}
+        lines = []
         for step, held in self._rows:
             row = {name: float(value) for name, value in held.items()}
-            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            lines.append(json.dumps({"step": step, **row}) + "\n")
             latest.update(row)
+        self._file.write("".join(lines))
         for name, value in latest.items():
             self._board.add_scalar(name, value, self._rows[-1][0])
         self._file.flush()
@@ -109,6 +109,12 @@ class Progress:
     def _left(self, step: int) -> str:
         per_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
         return str(tqdm.format_interval((self.total - step) * per_step))
+
+
+def _held(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return float(value)
+    return value.item() if value.is_cpu else value.detach().clone()  # the loop may go on adding to it
 
 
 def _rewind(path: Path, step: int) -> None:

@@ -227,3 +227,12 @@ def test_one_rank_is_all_that_strategy_single_takes(run_py: Run) -> None:
     )  # fmt: skip
     assert done.returncode == 78
     assert "strategy=single must have a world of one, but the world has 2 ranks" in done.stderr
+
+
+def test_a_logged_tensor_is_what_it_was_when_it_was_logged(tmp_path: Path) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        total = torch.zeros(())
+        for _ in runtime.steps(runtime.prepare(DataLoader(Points(), 4)), total=3):
+            total += 1
+            runtime.log(total=total)
+    assert [row["total"] for row in metrics(tmp_path)] == [1, 2, 3]
