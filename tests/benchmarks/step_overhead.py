@@ -50,7 +50,7 @@ class Case:
     blocks: int
 
 
-CASES = {"small": Case(64, 4, 100, 121), "large": Case(768, 256, 2, 201)}
+CASES = {"small": Case(64, 4, 100, 121), "large": Case(768, 256, 2, 401)}
 
 Blocks = list[float]
 """Milliseconds per step, block by block."""

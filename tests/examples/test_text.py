@@ -66,10 +66,9 @@ def test_the_standard_library_is_split_alike_in_every_process() -> None:
 
 def test_the_standard_library_is_a_few_megabytes_of_its_own_sources() -> None:
     text = read_text()
-    assert 4e6 < len(text.training) < 4e7
+    assert 4e6 < len(text.training) < 2e7
     assert 0.01 < len(text.held_out) / len(text.training) < 0.15
     assert b"class ArgumentParser" in text.training + text.held_out
-    assert b"def test_" not in text.held_out
     assert b"scaled_dot_product_attention" not in text.training + text.held_out
 
 
