@@ -125,7 +125,7 @@ LAUNCHES = (
         "N",
         "srun in a one-task step (nested)",
         ONE_BY_TWO,
-        f"srun --ntasks=1 --nodes=1 sh -c {shlex.quote(f'srun --overlap --nodes=1 --ntasks=2 {ASK}')}",
+        f"srun --overlap --ntasks=1 --nodes=1 sh -c {shlex.quote(f'srun --overlap --nodes=1 --ntasks=2 {ASK}')}",
         ("--nodes=1", "--ntasks=2"),
         (1, 2),
     ),

@@ -1,6 +1,6 @@
 """How long until every rank holds the store: our beacon beside torch's env:// and torchrun's, in one run.
 
-    python -m tests.benchmarks.rendezvous [ROUNDS]
+    python -m tests.benchmarks.rendezvous [ROUNDS [RANKS ...]]
 
 All ranks are processes of this machine that imported torch before. In each round they start each way at one moment of
 the clock, one way after the other; counted is the time until the last rank returns. torchrun's way is that of its
@@ -9,6 +9,7 @@ agents, one per node: `--nnodes=N --rdzv-backend=c10d`.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -17,7 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import Any
 
 from hpc.world import World
 
@@ -90,11 +92,13 @@ WAYS: dict[str, tuple[str, Callable[[int, int, Start], object]]] = {
 
 def main() -> None:
     """Measure, and print milliseconds: the median over the rounds, and in brackets the slowest."""
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # before torch is imported, in the server that forks the ranks
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    times = {(way, size): found for size in SIZES for way, found in _measure(size, rounds).items()}
-    print(f"{'until every rank holds the store, ms':36}" + "".join(f"{f'{size} ranks':>18}" for size in SIZES))
+    sizes = tuple(int(word) for word in sys.argv[2:]) or SIZES
+    times = {(way, size): found for size in sizes for way, found in _measure(size, rounds).items()}
+    print(f"{'until every rank holds the store, ms':36}" + "".join(f"{f'{size} ranks':>18}" for size in sizes))
     for way, (title, _) in WAYS.items():
-        cells = [times[way, size] for size in SIZES]
+        cells = [times[way, size] for size in sizes]
         print(f"{title:36}" + "".join(f"{f'{statistics.median(cell):.0f} ({max(cell):.0f})':>18}" for cell in cells))
 
 
@@ -102,25 +106,23 @@ def _measure(size: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every round, by way."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpc.world.rendezvous", "torch.distributed.elastic.rendezvous.registry"])
-    pipes, ranks = [], []
-    for rank in range(size):
-        ours, theirs = context.Pipe()
-        ranks.append(context.Process(target=_rank, args=(rank, size, theirs)))
-        ranks[-1].start()
-        theirs.close()
-        pipes.append(ours)
     found: dict[str, list[float]] = {way: [] for way in WAYS}
-    for number in range(-1, rounds):  # the first round warms up and does not count
+    for number in range(rounds):
         for way, times in found.items():
-            milliseconds = _time_one(way, f"benchmark.{os.getpid()}.{size}.{number}.{way}", pipes)
-            times.extend([milliseconds] if number >= 0 else [])
-    for pipe, process in zip(pipes, ranks, strict=True):
-        pipe.send(None)
-        process.join()
+            times.append(_time_one(context, size, way, f"benchmark.{os.getpid()}.{size}.{number}.{way}"))
     return found
 
 
-def _time_one(way: str, job: str, pipes: list[Connection]) -> float:
+def _time_one(context: ForkServerContext, size: int, way: str, job: str) -> float:
+    """Fresh processes every time: a store that is closed in one round would be waited for in the next."""
+    pipes = []
+    for rank in range(size):
+        ours, theirs = context.Pipe()
+        context.Process(target=_rank, args=(rank, size, theirs), daemon=True).start()
+        theirs.close()
+        pipes.append(ours)
+    for pipe in pipes:
+        pipe.recv()
     with socket.create_server((HERE, 0)) as server:
         port = server.getsockname()[1]
     start = Start(way, job, port, time.monotonic() + HEAD_START_SECONDS)
@@ -128,21 +130,19 @@ def _time_one(way: str, job: str, pipes: list[Connection]) -> float:
         pipe.send(start)
     last = max(pipe.recv() for pipe in pipes)
     for pipe in pipes:
-        pipe.send("drop it")
-    for pipe in pipes:
-        pipe.recv()
+        pipe.close()
     return float(last - start.moment) * 1000
 
 
-def _rank(rank: int, size: int, pipe: Connection) -> None:
-    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
-    while start := pipe.recv():
-        time.sleep(max(0.0, start.moment - time.monotonic()))
-        held = WAYS[start.way][1](rank, size, start)
-        pipe.send(time.monotonic())
-        pipe.recv()
-        del held
-        pipe.send("dropped")
+def _rank(rank: int, size: int, pipe: Any) -> None:
+    pipe.send("ready")
+    start = pipe.recv()
+    time.sleep(max(0.0, start.moment - time.monotonic()))
+    held = WAYS[start.way][1](rank, size, start)
+    pipe.send(time.monotonic())
+    with contextlib.suppress(EOFError):
+        pipe.recv()  # nobody leaves before all hold it
+    os._exit(held is None)  # torch takes seconds to close a store whose clients are still there
 
 
 if __name__ == "__main__":
