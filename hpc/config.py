@@ -90,7 +90,7 @@ class RuntimeOptions:
     """Deterministic kernels, and gradient buckets that stay as they are: a resumed run is bitwise equal."""
     log_every_steps: int = 10
     interface: str | None = None
-    """Network interface or address ranks find each other through; None leaves it to the host's routing."""
+    """Interface, address or network (10.1.0.0/16) ranks find each other through; None leaves it to routing."""
     host_suffix: str = ""
     """Appended to node names: `i` on systems whose fabric has its own names."""
     rendezvous_timeout_seconds: int = 300
