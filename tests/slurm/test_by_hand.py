@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -19,8 +20,9 @@ TRAIN = ("experiment.target=tests.jobs.train", "runtime.device=cpu", "steps=60",
 
 @pytest.fixture
 def environ(cluster: SlurmCluster) -> dict[str, str]:
-    """Of a person on the login node."""
-    return {**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)}
+    """Of a person on the login node who has activated the project's virtual environment."""
+    path = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
+    return {**clean_environment(), **cluster.environment, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def test_the_standalone_script_is_requeued_like_any_other(

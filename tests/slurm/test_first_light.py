@@ -197,9 +197,9 @@ def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
 
 
 def test_a_run_that_meets_its_time_limit_goes_on_in_another_life(submit: Submit, golden: Path) -> None:
-    job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=0.3)
-    job.wait_for("PENDING", seconds=90)
-    job.wait_for("COMPLETED", seconds=200)
+    longer_than_a_life = (60 - 15) / STEPS * 1.25  # however fast the machine
+    job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=longer_than_a_life)
+    job.wait_for("COMPLETED", seconds=300)
     stops = [event["step"] for event in job.events("stopped")]
     assert stops
     assert [event["step"] for event in job.events("resumed")] == [0, *stops]

@@ -1,0 +1,117 @@
+"""How a composed config becomes values, and which values cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpc.config.schema import (
+    CheckpointOptions,
+    Cluster,
+    Experiment,
+    Hardware,
+    Launch,
+    RuntimeOptions,
+    Settings,
+    Strategy,
+)
+from hpc.errors import ConfigurationError
+
+CHOICES = {
+    "cluster.scheduler": ("auto", "local", "slurm"),
+    "strategy.name": ("ddp", "single"),
+    "strategy.precision": ("fp32", "bf16", "fp16"),
+    "runtime.device": ("auto", "cuda", "mps", "cpu"),
+}
+AT_LEAST_ONE = (
+    "hardware.nodes",
+    "hardware.tasks_per_node",
+    "hardware.time_limit_minutes",
+    "cluster.grace_seconds",
+    "cluster.max_parallel_points",
+    "strategy.accumulation_steps",
+    "runtime.log_every_steps",
+    "runtime.rendezvous_timeout_seconds",
+    "runtime.collective_timeout_seconds",
+    "runtime.max_lives_without_progress",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+)
+
+
+def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
+    """Read the parts hpc owns out of a composed config, filling in defaults.
+
+    Args:
+        config: A composed config or a plain mapping; keys that are not hpc's are ignored.
+
+    Raises:
+        ConfigurationError: A value has the wrong type, is out of its range, or contradicts another.
+    """
+    schema = OmegaConf.structured(Settings)
+    given = config if isinstance(config, DictConfig) else OmegaConf.create(config)
+    try:
+        owned = OmegaConf.masked_copy(given, [str(key) for key in schema if key in given])
+        merged = OmegaConf.merge(schema, owned)
+        _check_values(merged)
+        settings = _to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(sentence(error)) from error
+    _check_hardware(settings.hardware)
+    return settings
+
+
+def sentence(error: Exception) -> str:
+    """The first line of OmegaConf's or Hydra's message, with the key it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = getattr(error, "full_key", None)
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    return f"{text} (at {key})." if key and str(key) not in text else f"{text}."
+
+
+def register_schema() -> None:
+    """Make `hpc_schema` available to every defaults list, so that overrides are typed when they are composed."""
+    from hydra.core.config_store import ConfigStore  # deferred: `import hpc` stays light
+
+    sections = {
+        "hardware": Hardware,
+        "cluster": Cluster,
+        "strategy": Strategy,
+        "runtime": RuntimeOptions,
+        "checkpoint": CheckpointOptions,
+        "launch": Launch,
+        "experiment": Experiment,
+    }
+    ConfigStore.instance().store(name="hpc_schema", node=sections, provider="hpc")
+
+
+def _to_object(merged: Any) -> Settings:
+    if OmegaConf.is_missing(merged.experiment, "target"):
+        merged.experiment.target = ""
+    settings = OmegaConf.to_object(merged)
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(f"The config must be a mapping, but is {type(settings).__name__}.")
+    return settings
+
+
+def _check_values(merged: Any) -> None:
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(merged, key)
+        if value not in allowed:
+            raise ConfigurationError(f"{key} must be one of {', '.join(allowed)}, but is {value}.")
+    for key in AT_LEAST_ONE:
+        value = OmegaConf.select(merged, key)
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{key} must be at least 1, but is {value}.")
+
+
+def _check_hardware(hardware: Hardware) -> None:
+    if hardware.gpus_per_node < 0:
+        raise ConfigurationError(f"hardware.gpus_per_node must be at least 0, but is {hardware.gpus_per_node}.")
+    if 0 < hardware.gpus_per_node < (hardware.tasks_per_node or 1):
+        raise ConfigurationError(
+            f"hardware.tasks_per_node must be at most hardware.gpus_per_node ({hardware.gpus_per_node}), "
+            f"so that no two ranks share a GPU, but is {hardware.tasks_per_node}."
+        )
