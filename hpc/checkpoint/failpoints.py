@@ -22,7 +22,9 @@ NAMES = (
     "pruning",
     "told",
 )
-"""In the order a save passes them; between `gathered` and `pruning` rank 0 is alone."""
+"""In the order a save passes them."""
+EVERYWHERE = ("begun", "in_file", "file_flushed", "written", "gathered", "told")
+"""Those that every rank passes; rank 0 is alone at the others."""
 
 
 @dataclass
