@@ -57,6 +57,7 @@ class Snapshot:
         aliases: Names of tied tensors -> the name that is stored.
         metrics: The newest logged values.
         engines: What saves itself; such a snapshot must be committed before training goes on.
+        ready: Returns when the tensors can be read.
     """
 
     step: int
@@ -67,6 +68,7 @@ class Snapshot:
     aliases: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     engines: Mapping[str, SavesItself] = field(default_factory=dict)
+    ready: Callable[[], object] = lambda: None
 
 
 def snapshot(
@@ -126,6 +128,7 @@ def _publish(
 
 def _write(directory: Path, contents: Snapshot, states: list[Any], rank: int) -> Written:
     """This rank's files, durable."""
+    contents.ready()
     kinds = sorted({name.split("/", 1)[0] for name in contents.parts})
     suffix = f".rank_{rank:05d}" if contents.sharded else ""
     with explained(directory.parent):

@@ -45,7 +45,7 @@ class Steps:
         self._resume()
         if self.step < self.total:
             yield from self._train()
-        self._save()
+        self.checkpoints.save_now(self.step, *self._saved())
         self.close()
 
     def log(self, values: dict[str, Any]) -> None:
@@ -53,14 +53,22 @@ class Steps:
         if self.metrics is not None:
             self.metrics.log(min(self.step + 1, self.total), values)
 
-    def close(self) -> None:
-        """Leave files and the progress bar whole; a second call does nothing."""
+    def close(self, failed: bool = False) -> None:
+        """Leave files and the progress bar whole; a second call does nothing.
+
+        Args:
+            failed: Training ended with an exception, and other ranks may be gone.
+
+        Raises:
+            SaveError: A save was still under way, and has failed.
+        """
         if self.progress is not None:
             self.progress.close()
             self.progress = None
         if self.metrics is not None:
             self.metrics.close()
             self.metrics = None
+        self.checkpoints.close(failed)
 
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
@@ -82,19 +90,23 @@ class Steps:
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
-        if self.checkpoints.is_due(self.step):
-            self._save()
+        if self.checkpoints.schedule.is_due(self.step):
+            self.checkpoints.save(self.step, *self._saved())
+        self.checkpoints.ask_to_stop_if_failed()
         cause = self.agreement.at_boundary(step_seconds)
         if cause is not StopCause.NONE and self.step < self.total:
             self._stop(cause)
 
     def _stop(self, cause: StopCause) -> None:
         """Save, and leave with the code that asks for another life."""
-        self._save()
+        if cause is StopCause.SAVE_FAILED:
+            self.checkpoints.raise_failure()
+        saved = self.checkpoints.save_now(self.step, *self._saved())
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
-            where = f"run_dir={self.runtime.directory} goes on from here"
-            print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and saved; {where}.", flush=True)
+            what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
+            where = f"run_dir={self.runtime.directory} goes on from there"
+            print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and {what}; {where}.", flush=True)
         raise SystemExit(EXIT_CONTINUE)
 
     def _resume(self) -> None:
@@ -124,7 +136,8 @@ class Steps:
         self.metrics.speed(f"{self.unit}_per_second", per_second, self.step)
         self.progress.show(self.step, self._latest, per_second)
 
-    def _save(self) -> None:
+    def _saved(self) -> tuple[dict[str, Any], Values]:
+        """The position in the data, and the newest logged values."""
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
-        self.checkpoints.save(self.step, {"step": self.step, "samples": self.samples}, self._latest)
+        return {"step": self.step, "samples": self.samples}, self._latest
