@@ -13,6 +13,7 @@ from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.errors import EXIT_CONTINUE, HpcError, LoadError, SaveError
 from hpc.preemption import Agreement, StopCause
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.trackers import Metrics, Progress, Values
 
 if TYPE_CHECKING:
@@ -32,12 +33,19 @@ class Steps:
         tokens_per_sample: Counts speed in tokens; None counts samples.
     """
 
-    def __init__(self, runtime: Runtime, loader: PreparedLoader, total: int, tokens_per_sample: int | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        loader: PreparedLoader | PreparedIterable,
+        total: int,
+        tokens_per_sample: int | None,
+    ) -> None:
         options = runtime.settings.checkpoint
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
         self.step = 0
         self.samples = 0
+        self.global_batch_size = loader.share.samples * runtime.window.size
         self.store = CheckpointStore(runtime.directory / "checkpoints", options.keep)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.metrics: Metrics | None = None
@@ -45,6 +53,7 @@ class Steps:
         self._latest: Values = {}
         self._mark = (0.0, 0)
         self._saved_step = 0
+        self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
@@ -70,7 +79,7 @@ class Steps:
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples):
+        for batch in self.loader.stream(self.samples, self._positions):
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -83,7 +92,7 @@ class Steps:
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
-        self.samples += self.loader.share.global_batch_size
+        self.samples += self.global_batch_size
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
@@ -111,9 +120,22 @@ class Steps:
             extra = self.runtime.state.load(found.directory)
             self.step, self.samples = extra["step"], extra["samples"]
             self._saved_step = self.step
+            self._positions = extra["positions"]
+            self._keep_global_batch(extra["global_batch_size"])
         self._set_random_state(extra["random"] if found is not None else [])
         if self.runtime.is_main_process:
             self._open_trackers()
+
+    def _keep_global_batch(self, size: int) -> None:
+        """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""
+        window, share = self.runtime.window, self.loader.share
+        before, window.size = window.size, share.accumulation_steps(size)
+        self.global_batch_size = size
+        if window.size != before:
+            self.runtime.print(
+                f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
+                f"{window.size} micro-batch(es)."
+            )
 
     def _set_random_state(self, states: list[dict[str, Any]]) -> None:
         """Continue this rank's random stream, or give it one: until here all ranks drew alike, to build one model."""
@@ -167,14 +189,20 @@ class Steps:
     def _save(self) -> None:
         """Commit this step's checkpoint. Collective: rank 0 writes, all ranks hear how it went."""
         group = self.runtime.group
-        states = group.collect(random_state())
-        error = group.broadcast(self._commit(states) if self.runtime.is_main_process else None)
+        states, positions = zip(*group.collect((random_state(), self.loader.position())), strict=True)
+        error = group.broadcast(self._commit(list(states), list(positions)) if self.runtime.is_main_process else None)
         if error is not None:
             raise error
         self._saved_step = self.step
 
-    def _commit(self, states: list[dict[str, Any]]) -> SaveError | None:
-        extra = {"step": self.step, "samples": self.samples, "random": states}
+    def _commit(self, states: list[dict[str, Any]], positions: list[Any]) -> SaveError | None:
+        extra = {
+            "step": self.step,
+            "samples": self.samples,
+            "global_batch_size": self.global_batch_size,
+            "random": states,
+            "positions": positions,
+        }
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
         began = time.monotonic()
