@@ -10,6 +10,7 @@ from hpc.errors import EXIT_CONTINUE
 from hpc.preemption import Agreement, StopCause
 from hpc.runtime.checkpoints import Checkpoints
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.trackers import Metrics, Progress, Values
 
 if TYPE_CHECKING:
@@ -29,17 +30,25 @@ class Steps:
         tokens_per_sample: Counts speed in tokens; None counts samples.
     """
 
-    def __init__(self, runtime: Runtime, loader: PreparedLoader, total: int, tokens_per_sample: int | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        loader: PreparedLoader | PreparedIterable,
+        total: int,
+        tokens_per_sample: int | None,
+    ) -> None:
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
         self.step = 0
         self.samples = 0
+        self.global_batch_size = loader.share.samples * runtime.window.size
         self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self._latest: Values = {}
         self._mark = (0.0, 0)
+        self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
@@ -65,7 +74,7 @@ class Steps:
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples):
+        for batch in self.loader.stream(self.samples, self._positions):
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -78,7 +87,7 @@ class Steps:
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
-        self.samples += self.loader.share.global_batch_size
+        self.samples += self.global_batch_size
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
@@ -100,9 +109,21 @@ class Steps:
     def _resume(self) -> None:
         found = self.checkpoints.resume()
         if found is not None:
-            self.step, self.samples = found["step"], found["samples"]
+            self.step, self.samples, self._positions = found["step"], found["samples"], found["positions"]
+            self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self._open_trackers()
+
+    def _keep_global_batch(self, size: int) -> None:
+        """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""
+        window, share = self.runtime.window, self.loader.share
+        before, window.size = window.size, share.accumulation_steps(size)
+        self.global_batch_size = size
+        if window.size != before:
+            self.runtime.print(
+                f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
+                f"{window.size} micro-batch(es)."
+            )
 
     def _open_trackers(self) -> None:
         if self.step:
@@ -125,6 +146,13 @@ class Steps:
         self.progress.show(self.step, self._latest, per_second)
 
     def _save(self) -> None:
+        """Commit this step's checkpoint, unless it is there. Collective."""
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
-        self.checkpoints.save(self.step, {"step": self.step, "samples": self.samples}, self._latest)
+        position = {
+            "step": self.step,
+            "samples": self.samples,
+            "global_batch_size": self.global_batch_size,
+            "positions": self.runtime.group.collect(self.loader.position()),
+        }
+        self.checkpoints.save(self.step, position, self._latest)
