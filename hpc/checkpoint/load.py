@@ -77,7 +77,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
         return problems
     for name, engine in state.engines.items():
         engine.load_files(checkpoint.directory / name)
-    state.restore(reading.targets, reading.trainer, group.world)
+    state.restore(reading.targets, reading.trainer)
     return reading.trainer
 
 

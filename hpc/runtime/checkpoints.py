@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,23 @@ from hpc.runtime.schedule import Schedule
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training is at a step boundary.
+
+    Args:
+        step: Optimizer steps taken.
+        shared: What else all ranks have in common.
+        own: What this rank alone knows: where its loader is.
+        metrics: The newest logged values.
+    """
+
+    step: int
+    shared: dict[str, Any]
+    own: Any
+    metrics: dict[str, float]
 
 
 class Checkpoints:
@@ -58,35 +76,30 @@ class Checkpoints:
         self.schedule.begin(self.saved_step)
         return found.trainer if found else None
 
-    def save(self, step: int, position: dict[str, Any], metrics: dict[str, float]) -> None:
+    def save(self, position: Position) -> None:
         """Begin to save this step; training may go on. Collective, but ranks do not wait for each other.
-
-        Args:
-            step: Optimizer steps taken.
-            position: What `resume` gives back, besides the rest.
-            metrics: The newest logged values.
 
         Raises:
             SaveError: This save or the one before has failed, and `checkpoint.on_error` is stop; alike on all ranks.
         """
         began = time.monotonic()
-        self._warn_of_waiting(step)
+        self._warn_of_waiting(position.step)
         self._land(self.options.on_error)
-        self._start(step, position, metrics, began)
-        self.schedule.begin(step)
+        self._start(position, began)
+        self.schedule.begin(position.step)
         if not self.saver.is_running():
             self._land(self.options.on_error)
 
-    def save_now(self, step: int, position: dict[str, Any], metrics: dict[str, float]) -> int:
+    def save_now(self, position: Position) -> int:
         """The last save of a life: returns when this step is committed, or the one before if time is too short.
 
         Raises:
             SaveError: It could not be made durable; alike on all ranks.
         """
-        is_under_way = step == self.saved_step
+        is_under_way = position.step == self.saved_step
         self._land("stop" if is_under_way else "continue")
         if not is_under_way and self._has_time():
-            self._start(step, position, metrics, time.monotonic())
+            self._start(position, time.monotonic())
             self._land("stop")
         return self.saved_step
 
@@ -119,15 +132,15 @@ class Checkpoints:
         elif self.runtime.world.world_size == 1:
             self.saver.land()
 
-    def _start(self, step: int, position: dict[str, Any], metrics: dict[str, float], began: float) -> None:
-        runtime = self.runtime
-        contents = snapshot(runtime.state, step, runtime.world.rank, position, metrics)
+    def _start(self, position: Position, began: float) -> None:
+        state, rank = self.runtime.state, self.runtime.world.rank
+        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own)
         if self._is_behind_training():
             contents = self.staging.hold(contents)
             self.saver.start(contents, began)
         else:
             self.saver.run(contents, began)
-        self.saved_step = step
+        self.saved_step = position.step
 
     def _is_behind_training(self) -> bool:
         """An engine writes what it trains with, so it must not go on meanwhile."""

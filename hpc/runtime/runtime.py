@@ -24,9 +24,12 @@ from hpc.errors import ConfigurationError
 from hpc.journal import Journal
 from hpc.preemption import stop_requests
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable, prepare_loader
+from hpc.runtime.nest import map_tensors
 from hpc.runtime.optimizer import PreparedOptimizer, PreparedScheduler, Window
 from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import open_process_group
+from hpc.runtime.rows import CurrentRows
 from hpc.runtime.steps import Steps
 from hpc.runtime.strategy import unwrap, wrap
 from hpc.world import World, resolve_world
@@ -52,6 +55,7 @@ class Runtime:
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
+        self.current_rows = CurrentRows()
         self.state = TrainingState(models=[], optimizers=[], others={})
         if self.precision.scales:
             self.state.others["scaler"] = self.precision.scaler
@@ -109,7 +113,9 @@ class Runtime:
         """Save and restore `thing`'s state dict with every checkpoint."""
         self.state.others[f"user.{name}"] = thing
 
-    def steps(self, loader: PreparedLoader, *, total: int, tokens_per_sample: int | None = None) -> Iterator[Any]:
+    def steps(
+        self, loader: PreparedLoader | PreparedIterable, *, total: int, tokens_per_sample: int | None = None
+    ) -> Iterator[Any]:
         """This rank's micro-batches until `total` optimizer steps are done, over all lives.
 
         Between two of them lies the step boundary: it saves when due, and stops the run when the ranks have agreed to.
@@ -124,7 +130,7 @@ class Runtime:
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
         """
-        if not isinstance(loader, PreparedLoader):
+        if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
         self._steps = Steps(self, loader, total, tokens_per_sample)
         return iter(self._steps)
@@ -165,14 +171,29 @@ class Runtime:
         """The run's precision, for computations outside a prepared model."""
         return self.precision.autocast()
 
-    def gather(self, value: torch.Tensor) -> torch.Tensor:
-        """Every rank's tensor, joined along the first dimension; a scalar becomes shape [world size]. Collective."""
-        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
-        if self.world.world_size == 1:
-            return value
-        parts = [torch.empty_like(value) for _ in range(self.world.world_size)]
-        distributed.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
+    def gather(self, values: Any) -> Any:
+        """Every rank's tensors, joined along the first dimension; a scalar becomes shape [world size]. Collective.
+
+        Args:
+            values: A tensor, or mappings and sequences of tensors; of one shape on all ranks.
+        """
+        return map_tensors(self._gather_one, values)
+
+    def gather_for_metrics(self, values: Any) -> Any:
+        """Every sample's rows, each sample once, in the order of the data set. Collective.
+
+        Inside a pass over a prepared loader, what ranks computed for repeated samples is left out; elsewhere, `gather`.
+
+        Args:
+            values: A tensor, or mappings and sequences of tensors, with rows for each sample of the batch.
+
+        Raises:
+            ConfigurationError: A tensor has no row for each sample.
+        """
+        rows = self.current_rows.rows
+        if rows is None:
+            return self.gather(values)
+        return map_tensors(lambda value: rows.gather(value, self._gather_one), values)
 
     def log(self, **values: Any) -> None:
         """Note values of the current step: numbers, or tensors of one element. Rank 0's are kept."""
@@ -186,6 +207,11 @@ class Runtime:
         """Print on rank 0."""
         if self.is_main_process:
             print(*words, flush=True)
+
+    def print_in_order(self, *words: Any) -> None:
+        """Print every rank's words, rank after rank. Collective."""
+        for line in self.group.collect(" ".join(map(str, words))):
+            self.print(line)
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The user's own module inside a prepared one."""
@@ -211,10 +237,18 @@ class Runtime:
             self.state.others[f"scheduler.{len(self.state.others)}"] = thing
             return PreparedScheduler(thing, self.window)
         if isinstance(thing, DataLoader):
-            return PreparedLoader(thing, self.world, self.settings.seed, self.window.size, self.device)
+            return prepare_loader(thing, self.group, self.settings.seed, self.current_rows)
         raise ConfigurationError(
             f"prepare takes modules, optimizers, schedulers and DataLoaders, but got a {type(thing).__name__}."
         )
+
+    def _gather_one(self, value: torch.Tensor) -> torch.Tensor:
+        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
+        if self.world.world_size == 1:
+            return value
+        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world.world_size)]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
 
     def _trained(self) -> list[torch.nn.Parameter]:
         """Asked of the optimizers where there are any: walking a model's modules takes 3 % of a 0.4 ms step."""

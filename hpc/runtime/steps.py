@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.errors import EXIT_CONTINUE
 from hpc.preemption import Agreement, StopCause
-from hpc.runtime.checkpoints import Checkpoints
+from hpc.runtime.checkpoints import Checkpoints, Position
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.trackers import Metrics, Progress, Values
 
 if TYPE_CHECKING:
@@ -29,23 +30,31 @@ class Steps:
         tokens_per_sample: Counts speed in tokens; None counts samples.
     """
 
-    def __init__(self, runtime: Runtime, loader: PreparedLoader, total: int, tokens_per_sample: int | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        loader: PreparedLoader | PreparedIterable,
+        total: int,
+        tokens_per_sample: int | None,
+    ) -> None:
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
         self.step = 0
         self.samples = 0
+        self.global_batch_size = loader.share.samples * runtime.window.size
         self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self._latest: Values = {}
         self._mark = (0.0, 0)
+        self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
         if self.step < self.total:
             yield from self._train()
-        self.checkpoints.save_now(self.step, *self._saved())
+        self.checkpoints.save_now(self._position())
         self.close()
 
     def log(self, values: dict[str, Any]) -> None:
@@ -73,7 +82,7 @@ class Steps:
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples):
+        for batch in self.loader.stream(self.samples, self._positions):
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -86,12 +95,12 @@ class Steps:
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
-        self.samples += self.loader.share.global_batch_size
+        self.samples += self.global_batch_size
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
         if self.checkpoints.schedule.is_due(self.step):
-            self.checkpoints.save(self.step, *self._saved())
+            self.checkpoints.save(self._position())
         self.checkpoints.ask_to_stop_if_failed()
         cause = self.agreement.at_boundary(step_seconds)
         if cause is not StopCause.NONE and self.step < self.total:
@@ -101,7 +110,7 @@ class Steps:
         """Save, and leave with the code that asks for another life."""
         if cause is StopCause.SAVE_FAILED:
             self.checkpoints.raise_failure()
-        saved = self.checkpoints.save_now(self.step, *self._saved())
+        saved = self.checkpoints.save_now(self._position())
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
@@ -113,8 +122,21 @@ class Steps:
         found = self.checkpoints.resume()
         if found is not None:
             self.step, self.samples = found["step"], found["samples"]
+            self._positions = [rank["position"] for rank in found["ranks"]]
+            self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self._open_trackers()
+
+    def _keep_global_batch(self, size: int) -> None:
+        """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""
+        window, share = self.runtime.window, self.loader.share
+        before, window.size = window.size, share.accumulation_steps(size)
+        self.global_batch_size = size
+        if window.size != before:
+            self.runtime.print(
+                f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
+                f"{window.size} micro-batch(es)."
+            )
 
     def _open_trackers(self) -> None:
         if self.step:
@@ -136,8 +158,8 @@ class Steps:
         self.metrics.speed(f"{self.unit}_per_second", per_second, self.step)
         self.progress.show(self.step, self._latest, per_second)
 
-    def _saved(self) -> tuple[dict[str, Any], Values]:
-        """The position in the data, and the newest logged values."""
+    def _position(self) -> Position:
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
-        return {"step": self.step, "samples": self.samples}, self._latest
+        shared = {"step": self.step, "samples": self.samples, "global_batch_size": self.global_batch_size}
+        return Position(self.step, shared, self.loader.position(), self._latest)
