@@ -105,8 +105,10 @@ class BackgroundSaver:
         """Whether the save in flight has ended badly."""
         return self.flight is not None and isinstance(self.flight.outcome, Exception)
 
-    def is_running(self) -> bool:
-        """Whether there is a save to wait for."""
+    def is_running(self, after_seconds: float = 0.0) -> bool:
+        """Whether there still is a save to wait for, after having waited so long."""
+        if self._thread is not None:
+            self._thread.join(after_seconds)
         return self.flight is not None and self.flight.outcome is None
 
     def land(self) -> Flight | None:

@@ -22,6 +22,9 @@ from hpc.runtime.schedule import Schedule
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
 
+PATIENCE_SECONDS = 1.0
+"""A save that is still under way when the next is due is waited for so long without a word."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -169,7 +172,7 @@ class Checkpoints:
             self.schedule.measured(flight)
 
     def _warn_of_waiting(self, step: int) -> None:
-        if self.saver.is_running() and not self._has_warned:
+        if not self._has_warned and self.saver.is_running(PATIENCE_SECONDS):
             self._has_warned = True
             self.runtime.print(
                 f"hpc: the save before the one of step {step} is still being written to {self.store.directory}: "
