@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from hpc.runtime.precision import Precision
@@ -17,17 +18,30 @@ class Window:
     Args:
         size: Micro-batches per optimizer step.
         micro: Micro-batches of this window that were begun.
-        skipped: Whether the last optimizer step was skipped because a scaled gradient overflowed.
+        share: Scalar: this rank's part of the window's weight in the micro-batch at hand, times the world size; None
+            where all micro-batches weigh the same.
+        skipped: Optimizers whose last step was skipped because a scaled gradient overflowed.
     """
 
     size: int
     micro: int = 0
-    skipped: bool = False
+    share: torch.Tensor | None = None
+    skipped: set[Optimizer] = field(default_factory=set)
 
     @property
     def is_last(self) -> bool:
         """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
         return self.micro == self.size
+
+    def weigh(self, loss: torch.Tensor) -> torch.Tensor:
+        """A micro-batch's part of the loss of which the window's gradient is taken.
+
+        Args:
+            loss: Mean over the micro-batch.
+        """
+        if self.share is not None:
+            return torch.where(self.share > 0, loss * self.share, 0.0)  # a mean over nothing is NaN
+        return loss / self.size if self.size > 1 else loss
 
 
 class PreparedOptimizer:
@@ -43,7 +57,6 @@ class PreparedOptimizer:
         self.optimizer = optimizer
         self.precision = precision
         self.window = window
-        self._unscaled = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)
@@ -54,27 +67,19 @@ class PreparedOptimizer:
             return
         if not self.precision.scales:
             self.optimizer.step()
-            return
-        scaler, before = self.precision.scaler, self.precision.scaler.get_scale()
-        scaler.step(self.optimizer)
-        scaler.update()
-        self._unscaled = False
-        self.window.skipped = scaler.get_scale() < before  # the scale falls exactly when a step was skipped
+        elif self.precision.step(self.optimizer):
+            self.window.skipped.discard(self.optimizer)
+        else:
+            self.window.skipped.add(self.optimizer)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients at the end of a window."""
         if self.window.is_last:
             self.optimizer.zero_grad(set_to_none=set_to_none)
 
-    def unscale(self) -> None:
-        """Make the gradients true before they are clipped; a second call in one window does nothing."""
-        if self.precision.scales and not self._unscaled:
-            self.precision.scaler.unscale_(self.optimizer)
-            self._unscaled = True
-
 
 class PreparedScheduler:
-    """The user's scheduler; it advances once per optimizer step that was taken.
+    """The user's scheduler; it advances once per step that its optimizer took.
 
     Args:
         scheduler: As torch made it; every other attribute is its own.
@@ -90,5 +95,5 @@ class PreparedScheduler:
 
     def step(self, *args: Any) -> None:
         """Advance at the end of a window, unless its optimizer step was skipped."""
-        if self.window.is_last and not self.window.skipped:
+        if self.window.is_last and self.scheduler.optimizer not in self.window.skipped:
             self.scheduler.step(*args)
