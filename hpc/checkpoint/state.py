@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -32,6 +32,18 @@ class Stateful(Protocol):
         ...
 
 
+class SavesItself(Protocol):
+    """What writes and reads its part of a checkpoint itself, on every rank."""
+
+    def save_files(self, directory: Path) -> None:
+        """Write into a directory. Collective."""
+        ...
+
+    def load_files(self, directory: Path) -> None:
+        """Take it back. Collective."""
+        ...
+
+
 @dataclass
 class TrainingState:
     """The parts of a training run, as the user handed them over.
@@ -40,11 +52,13 @@ class TrainingState:
         models: Unwrapped modules.
         optimizers: As torch made them.
         others: Name -> anything stateful: schedulers, the loss scaler, what the user registered.
+        engines: Name -> anything that writes files of its own.
     """
 
     models: list[torch.nn.Module]
     optimizers: list[torch.optim.Optimizer]
     others: dict[str, Stateful]
+    engines: dict[str, SavesItself] = field(default_factory=dict)
 
     def writers(self, extra: Mapping[str, Any]) -> Writers:
         """What writes each file of a checkpoint; `extra` goes into trainer.pt beside the rest."""

@@ -74,7 +74,7 @@ class StrategyOptions:
     accumulation_steps: int = 1
     """Micro-batches per optimizer step on every rank."""
     blocks: list[str] = field(default_factory=list)
-    """Class names of the layers that are sharded, recomputed or compiled one by one; none takes those in ModuleLists."""
+    """Class names of layers that are sharded, recomputed or compiled one by one; empty takes those in ModuleLists."""
     min_block_parameters: int | None = None
     """Blocks are the innermost modules of at least so many parameters, instead of classes."""
     shard_size: int | None = None
@@ -90,7 +90,7 @@ class StrategyOptions:
     compile_backend: str = "inductor"
     """As torch.compile names them; eager and aot_eager need no C++ compiler."""
     zero_stage: int | None = None
-    """deepspeed: 1 shards optimizer state, 2 also gradients, 3 also parameters; None: as deepspeed_config says, or 2."""
+    """deepspeed: 1 shards optimizer state, 2 gradients too, 3 parameters too; None: as deepspeed_config says, or 2."""
     deepspeed_config: str | None = None
     """deepspeed: a DeepSpeed JSON file; it must not contradict this section."""
 

@@ -51,8 +51,6 @@ class Runtime:
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
         self.state = TrainingState(models=[], optimizers=[], others={})
-        if self.precision.scales:
-            self.state.others["scaler"] = self.precision
         deterministic = self.settings.runtime.deterministic
         self.strategy = choose(
             Context(self.settings.strategy, self.group, self.precision, self.window, self.state, deterministic)
@@ -128,6 +126,7 @@ class Runtime:
         """
         if not isinstance(loader, PreparedLoader):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        self.strategy.check_batch_size(loader.share.batch_size)
         self._steps = Steps(self, loader, total, tokens_per_sample)
         return iter(self._steps)
 

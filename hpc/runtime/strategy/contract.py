@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from hpc.checkpoint.state import TrainingState
 from hpc.config import StrategyOptions
+from hpc.errors import ConfigurationError
 from hpc.runtime.optimizer import Window
 from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import ProcessGroup
@@ -49,6 +51,17 @@ class Strategy(Protocol):
         """
         ...
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch size that the strategy's own settings contradict.
+
+        Args:
+            batch_size: Samples per rank and micro-batch of the loader that is trained on.
+
+        Raises:
+            ConfigurationError: They do.
+        """
+        ...
+
     def without_sync(self) -> AbstractContextManager[Any]:
         """Around a micro-batch that does not end its window: gradients stay on their ranks."""
         ...
@@ -64,3 +77,25 @@ class Strategy(Protocol):
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The user's own module inside a prepared one; its names are those of the checkpoint."""
         ...
+
+
+def check_model(model: torch.nn.Module) -> None:
+    """Refuse what no strategy can prepare.
+
+    Raises:
+        ConfigurationError: The model is wrapped or compiled already, has no parameters, or some without values.
+    """
+    name = type(model).__name__
+    if isinstance(model, (DataParallel, DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        raise ConfigurationError(
+            f"prepare takes the module itself, because it wraps and compiles (strategy.compile=true), but got a {name}."
+        )
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ConfigurationError(f"prepare takes modules with parameters, but the {name} has none: leave it out.")
+    empty = next((key for key, parameter in parameters.items() if parameter.is_meta), None)
+    if empty is not None:
+        raise ConfigurationError(
+            f"prepare takes modules whose parameters have values, but {empty} of the {name} is on the meta device: "
+            "build the model on a real one."
+        )

@@ -168,7 +168,7 @@ def _mesh(group: ProcessGroup, shard_size: int | None) -> DeviceMesh:
         return init_device_mesh(kind, (ranks,), mesh_dim_names=("shard",))
     if ranks % shard_size:
         raise ConfigurationError(
-            f"strategy.shard_size must divide the world size ({ranks}), so that each copy is whole, but is {shard_size}."
+            f"strategy.shard_size must divide the world size ({ranks}), so that copies are whole, but is {shard_size}."
         )
     return init_device_mesh(kind, (ranks // shard_size, shard_size), mesh_dim_names=("replicate", "shard"))
 

@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from hpc.errors import ConfigurationError
 from hpc.runtime.optimizer import PreparedOptimizer
 from hpc.runtime.precision import check_scalable
 from hpc.runtime.strategy.blocks import compile_forward, find_blocks, recompute
-from hpc.runtime.strategy.contract import Context
+from hpc.runtime.strategy.contract import Context, check_model
 
 
 class Single:
@@ -35,6 +34,8 @@ class Single:
                 f"strategy=single must have a world of one, but the world has {ranks} ranks: use strategy=ddp."
             )
         self.context = context
+        if context.precision.scales:
+            context.state.others["scaler"] = context.precision
         self._optimizers: list[Optimizer] = []
 
     def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
@@ -42,6 +43,9 @@ class Single:
         ready: dict[int, Any] = {id(model): self._prepare_model(model) for model in models}
         ready.update((id(optimizer), self._prepare_optimizer(optimizer)) for optimizer in optimizers)
         return ready
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """See `Strategy.check_batch_size`; any will do."""
 
     def without_sync(self) -> AbstractContextManager[Any]:
         """See `Strategy.without_sync`."""
@@ -104,25 +108,3 @@ class Single:
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         trained = [parameter for group in groups for parameter in group["params"]]
         return trained or [parameter for model in self.context.state.models for parameter in model.parameters()]
-
-
-def check_model(model: torch.nn.Module) -> None:
-    """Refuse what no strategy can prepare.
-
-    Raises:
-        ConfigurationError: The model is wrapped or compiled already, has no parameters, or some without values.
-    """
-    name = type(model).__name__
-    if isinstance(model, (DataParallel, DistributedDataParallel)) or hasattr(model, "_orig_mod"):
-        raise ConfigurationError(
-            f"prepare takes the module itself, because it wraps and compiles (strategy.compile=true), but got a {name}."
-        )
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise ConfigurationError(f"prepare takes modules with parameters, but the {name} has none: leave it out.")
-    empty = next((key for key, parameter in parameters.items() if parameter.is_meta), None)
-    if empty is not None:
-        raise ConfigurationError(
-            f"prepare takes modules whose parameters have values, but {empty} of the {name} is on the meta device: "
-            "build the model on a real one."
-        )
