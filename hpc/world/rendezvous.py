@@ -23,6 +23,8 @@ from torch.distributed import DistError, HashStore, PrefixStore, Store, TCPStore
 from hpc.errors import WorldError
 from hpc.world.beacon import Beacon, Endpoint, Identity, find_beacon, listen
 from hpc.world.interface import interface_address, is_address
+from hpc.world.mpiexec import SOURCES as HYDRA
+from hpc.world.mpiexec import control_port
 from hpc.world.value import World
 
 POLLS_PER_SECOND = 20_000
@@ -205,7 +207,8 @@ def _missing(store: Store, world: World, waited_seconds: float) -> str:
 def _identity(world: World) -> Identity:
     if not world.hosts:
         raise WorldError(f"The hosts of {world.job} must be known to find rank 0, but {world.source} lists none.")
-    return Identity(world.job, world.attempt, os.getuid())
+    job = f"{world.job}.{control_port()}" if world.source in HYDRA else world.job
+    return Identity(job, world.attempt, os.getuid())
 
 
 def _loopback(world: World) -> str:
