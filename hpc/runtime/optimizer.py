@@ -17,21 +17,25 @@ class Window:
 
     Args:
         size: Micro-batches per optimizer step.
-        micro: Micro-batches of this window that were begun.
-        share: Scalar: this rank's part of the window's weight in the micro-batch at hand, times the world size; None
-            where all micro-batches weigh the same.
-        skipped: Optimizers whose last step was skipped because a scaled gradient overflowed.
     """
 
     size: int
-    micro: int = 0
-    share: torch.Tensor | None = None
-    skipped: set[Optimizer] = field(default_factory=set)
+    length: int = field(init=False)
+    """Micro-batches in the window at hand: `size`, or fewer where the caller says so."""
+    micro: int = field(init=False)
+    """Micro-batches of this window that were begun."""
+    share: torch.Tensor | None = field(init=False, default=None)
+    """Scalar: this micro-batch's part of the weight on all ranks, times the ranks; None: all weigh the same."""
+    skipped: set[Optimizer] = field(init=False, default_factory=set)
+    """Optimizers whose last step was skipped because a scaled gradient overflowed."""
+
+    def __post_init__(self) -> None:
+        self.length = self.micro = self.size  # as after a whole window, so that the next micro-batch opens one
 
     @property
     def is_last(self) -> bool:
         """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
-        return self.micro == self.size
+        return self.micro == self.length
 
     def weigh(self, loss: torch.Tensor) -> torch.Tensor:
         """A micro-batch's part of the loss of which the window's gradient is taken.
@@ -41,7 +45,7 @@ class Window:
         """
         if self.share is not None:
             return torch.where(self.share > 0, loss * self.share, 0.0)  # a mean over nothing is NaN
-        return loss / self.size if self.size > 1 else loss
+        return loss / self.length if self.length > 1 else loss
 
 
 class PreparedOptimizer:

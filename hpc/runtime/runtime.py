@@ -27,6 +27,7 @@ from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import open_process_group
 from hpc.runtime.steps import Steps
 from hpc.runtime.strategy import Context, choose
+from hpc.runtime.weights import Weigh
 from hpc.world import World, resolve_world
 
 
@@ -109,7 +110,14 @@ class Runtime:
         """Save and restore `thing`'s state dict with every checkpoint."""
         self.state.others[f"user.{name}"] = thing
 
-    def steps(self, loader: PreparedLoader, *, total: int, tokens_per_sample: int | None = None) -> Iterator[Any]:
+    def steps(
+        self,
+        loader: PreparedLoader,
+        *,
+        total: int,
+        tokens_per_sample: int | None = None,
+        weigh: Weigh | None = None,
+    ) -> Iterator[Any]:
         """This rank's micro-batches until `total` optimizer steps are done, over all lives.
 
         Between two of them lies the step boundary: it saves when due, and stops the run when the ranks have agreed to.
@@ -118,6 +126,8 @@ class Runtime:
             loader: From `prepare`.
             total: Optimizer steps in all; a resumed run has fewer left.
             tokens_per_sample: Counts speed in tokens; without it, in samples.
+            weigh: Batch -> tokens its mean loss is over; a window's gradient is then that of one mean over all
+                tokens on all ranks. Without it, every micro-batch counts the same.
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
@@ -127,18 +137,25 @@ class Runtime:
         if not isinstance(loader, PreparedLoader):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
         self.strategy.check_batch_size(loader.share.batch_size)
-        self._steps = Steps(self, loader, total, tokens_per_sample)
+        self._steps = Steps(self, loader, total, tokens_per_sample, weigh)
         return iter(self._steps)
 
-    def accumulate(self) -> AbstractContextManager[Any]:
-        """Around one micro-batch: ranks exchange gradients in the last of each window only."""
-        self.window.micro = self.window.micro % self.window.size + 1
-        if self.window.micro == 1:
+    def accumulate(self, size: int | None = None) -> AbstractContextManager[Any]:
+        """Around one micro-batch: ranks exchange gradients in the last of each window only.
+
+        Args:
+            size: Micro-batches in the window that begins here, where there are fewer than
+                `strategy.accumulation_steps` left; `steps` never runs out of them. The same on every rank.
+        """
+        window = self.window
+        if window.is_last:
             self.precision.close_window()
-        return contextlib.nullcontext() if self.window.is_last else self.strategy.without_sync()
+            window.micro, window.length = 0, size or window.size
+        window.micro += 1
+        return contextlib.nullcontext() if window.is_last else self.strategy.without_sync()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of a micro-batch's loss; a window's gradients are the mean over its micro-batches."""
+        """Gradients of a micro-batch's mean loss; a window's are the mean over its micro-batches, weighed or not."""
         self.strategy.backward(self.window.weigh(loss))
 
     def clip_grad_norm_(self, max_norm: float, parameters: Any = None) -> torch.Tensor | None:

@@ -14,6 +14,7 @@ from hpc.errors import EXIT_CONTINUE, HpcError, LoadError, SaveError
 from hpc.preemption import Agreement, StopCause
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.trackers import Metrics, Progress, Values
+from hpc.runtime.weights import Weigh, weighed
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
@@ -30,12 +31,21 @@ class Steps:
         loader: Where micro-batches come from.
         total: Optimizer steps in all.
         tokens_per_sample: Counts speed in tokens; None counts samples.
+        weigh: How much a micro-batch counts; None lets all count the same.
     """
 
-    def __init__(self, runtime: Runtime, loader: PreparedLoader, total: int, tokens_per_sample: int | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        loader: PreparedLoader,
+        total: int,
+        tokens_per_sample: int | None,
+        weigh: Weigh | None = None,
+    ) -> None:
         options = runtime.settings.checkpoint
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
+        self.weigh = weigh
         self.step = 0
         self.samples = 0
         self.store = CheckpointStore(runtime.directory / "checkpoints", options.keep)
@@ -70,7 +80,7 @@ class Steps:
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples):
+        for batch in self._micro_batches():
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -80,6 +90,12 @@ class Steps:
             if self.step == self.total:
                 self.agreement.finish()
                 return
+
+    def _micro_batches(self) -> Iterator[Any]:
+        batches = self.loader.stream(self.samples)
+        if self.weigh is None:
+            return batches
+        return weighed(batches, self.weigh, self.runtime.window, self.runtime.group)
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
