@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import StepLR
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hpc import Runtime
 from hpc.errors import ConfigurationError
+from hpc.examples import digits
 from hpc.runtime.strategy.fsdp import clip_sharded
 from tests.jobs import Points
 
@@ -81,6 +83,19 @@ class Sentences(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         classes = points[:, :4].argmax(dim=1)
         classes[1 + index % 7 :] = -100
         return points, classes
+
+
+class Counting(Dataset[dict[str, torch.Tensor]]):
+    """Sequences that count upwards from a random number; the labels of a random part of each count for nothing."""
+
+    def __len__(self) -> int:
+        return 300
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        tokens = (torch.arange(16) + index * 7) % 64
+        labels = tokens.clone()
+        labels[4 + index % 12 :] = -100
+        return {"input_ids": tokens, "labels": labels}
 
 
 def train_stack(settings: Settings, batch_size: int, steps: int = 6) -> dict[str, Any]:
@@ -216,6 +231,57 @@ def zero_stages(cfg: Any) -> float:
     tokens = settings_of(cfg, "sentences", {**ZERO["zero 2"], "accumulation_steps": 2})
     results = {"stack": _with_and_without_accumulation(cfg, ZERO), "sentences": {"zero 2": train_sentences(tokens, 4)}}
     return write(cfg, results)
+
+
+def users_code(cfg: Any) -> float:
+    """Models that were not written for hpc."""
+    accumulated = {"accumulation_steps": 2}
+    gpt2 = {
+        "ddp": {**TORCH["ddp"], **accumulated},
+        "fsdp": {**TORCH["fsdp"], **accumulated, "blocks": ["GPT2Block"], "activation_checkpointing": True},
+        "fsdp by size": {**TORCH["fsdp"], **accumulated, "min_block_parameters": 1000},
+    }
+    results = {
+        "gpt2": {name: train_gpt2(settings_of(cfg, f"gpt2 {name}", case)) for name, case in gpt2.items()},
+        "digits": {name: train_digits(settings_of(cfg, f"digits {name}", TORCH[name])) for name in ("ddp", "fsdp")},
+    }
+    return write(cfg, results)
+
+
+def train_gpt2(settings: Settings) -> dict[str, Any]:
+    """A tiny GPT-2 of Transformers on its own loss; returns rank 0's losses, and whether weights are tied still."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # deferred: takes seconds
+
+    shape = GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    shape.resid_pdrop = shape.embd_pdrop = shape.attn_pdrop = 0.0
+    losses = []
+    with Runtime(settings) as runtime:
+        model = GPT2LMHeadModel(shape)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+        model, optimizer, loader = runtime.prepare(model, optimizer, DataLoader(Counting(), 2, shuffle=True))
+        for batch in runtime.steps(loader, total=6, weigh=lambda batch: (batch["labels"][:, 1:] >= 0).sum()):
+            with runtime.accumulate():
+                loss = model(**batch).loss
+                runtime.backward(loss)
+                runtime.clip_grad_norm_(1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.item())
+        module: Any = runtime.unwrap(model)
+        return {"losses": losses, "tied": module.lm_head.weight is module.transformer.wte.weight}
+
+
+def train_digits(settings: Settings) -> dict[str, Any]:
+    """The example; returns rank 0's losses, and how many held-out digits are recognised."""
+    recipe = {
+        "model": {"width": 8, "depth": 1},
+        "optimizer": {"lr": 0.01, "weight_decay": 0.05},
+        "data": {"batch_size": 16},
+        "steps": 80,
+    }
+    recognised = digits.train(OmegaConf.create({**settings, **recipe}))
+    rows = (Path(settings["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+    return {"recognised": recognised, "losses": [json.loads(row)["loss"] for row in rows]}
 
 
 def settings_of(cfg: Any, folder: str, strategy: Settings) -> Settings:

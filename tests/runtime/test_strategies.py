@@ -1,6 +1,6 @@
 """One training function under every strategy: the same numbers.
 
-Three launches compute everything; the tests look at what they left behind.
+Four launches compute everything; the tests look at what they left behind.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Results:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return launch(tmp_path_factory.mktemp("engines"), "zero_stages", ranks=2)
+
+
+@pytest.fixture(scope="module")
+def users_code(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return launch(tmp_path_factory.mktemp("users_code"), "users_code", ranks=2)
 
 
 @pytest.mark.parametrize("accumulated", ["", ", accumulated"])
@@ -106,3 +111,20 @@ def test_recomputed_blocks_are_computed_twice(together: Results) -> None:
 )
 def test_what_fsdp_cannot_shard_is_named(together: Results, what: str, words: str) -> None:
     assert re.search(words, together["refusals"][what])
+
+
+@pytest.mark.parametrize("name", ["fsdp", "fsdp by size"])
+def test_a_gpt2_of_transformers_learns_alike_under_ddp_and_fsdp(users_code: Results, name: str) -> None:
+    found, expected = users_code["gpt2"][name]["losses"], users_code["gpt2"]["ddp"]["losses"]
+    assert found == pytest.approx(expected, rel=FLOAT_TOLERANCE)
+    assert found[-1] < found[0]
+
+
+def test_tied_weights_stay_tied(users_code: Results) -> None:
+    assert [each["tied"] for each in users_code["gpt2"].values()] == [True, True, True]
+
+
+def test_a_residual_network_recognises_digits_under_ddp_and_fsdp(users_code: Results) -> None:
+    ddp, fsdp = users_code["digits"]["ddp"], users_code["digits"]["fsdp"]
+    assert fsdp["losses"][:5] == pytest.approx(ddp["losses"][:5], rel=FLOAT_TOLERANCE)
+    assert min(ddp["recognised"], fsdp["recognised"]) > 0.6  # of ten digits

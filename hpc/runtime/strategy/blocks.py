@@ -42,8 +42,10 @@ def find_blocks(model: nn.Module, options: StrategyOptions) -> list[nn.Module]:
     return [block for block in found if _is_callable_layer(block) and _has_all_names(block, names)]
 
 
-def recompute(blocks: Sequence[nn.Module]) -> None:
+def recompute(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
     """Let every block keep only its inputs, and compute the rest again in the backward pass.
+
+    Models of Transformers remember keys and values for text generation while they train, and would do so twice.
 
     Raises:
         ConfigurationError: There are no blocks.
@@ -53,6 +55,9 @@ def recompute(blocks: Sequence[nn.Module]) -> None:
             "strategy.activation_checkpointing needs layers to compute again, but none were found: "
             "name their classes in strategy.blocks."
         )
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
     for block in blocks:
         block.forward = _checkpointed(block.forward)
 

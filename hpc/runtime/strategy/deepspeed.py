@@ -94,7 +94,7 @@ class DeepSpeed:
     def _initialize(self, model: torch.nn.Module, optimizer: Optimizer) -> Any:
         blocks = find_blocks(model, self.context.options)
         if self.context.options.activation_checkpointing:
-            recompute(blocks)
+            recompute(model, blocks)
         compile_forward(blocks if self.context.options.blocks else [model], self.context.options)
         self.context.precision.cast_forward(model)
         engine, *_ = self._deepspeed.initialize(

@@ -75,7 +75,7 @@ class Single:
             check_scalable(model)
         blocks = find_blocks(model, self.context.options)
         if self.context.options.activation_checkpointing:
-            recompute(blocks)
+            recompute(model, blocks)
         self._compile(model, blocks)
         self.context.precision.cast_forward(model)
         self.context.state.models.append(model)
