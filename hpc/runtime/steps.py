@@ -6,12 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hpc.checkpoint.state import random_state, restore_random_state, seed_everything
-from hpc.checkpoint.store import Checkpoint, CheckpointStore
-from hpc.errors import EXIT_CONTINUE, HpcError, LoadError, SaveError
+from hpc.errors import EXIT_CONTINUE
 from hpc.preemption import Agreement, StopCause
+from hpc.runtime.checkpoints import Checkpoints
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.trackers import Metrics, Progress, Values
 from hpc.runtime.weights import Weigh, weighed
@@ -42,25 +39,23 @@ class Steps:
         tokens_per_sample: int | None,
         weigh: Weigh | None = None,
     ) -> None:
-        options = runtime.settings.checkpoint
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
         self.weigh = weigh
         self.step = 0
         self.samples = 0
-        self.store = CheckpointStore(runtime.directory / "checkpoints", options.keep)
+        self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self._latest: Values = {}
         self._mark = (0.0, 0)
-        self._saved_step = 0
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
         if self.step < self.total:
             yield from self._train()
-        self._save_if_new()
+        self._save()
         self.close()
 
     def log(self, values: dict[str, Any]) -> None:
@@ -103,7 +98,7 @@ class Steps:
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
-        if self.step % settings.checkpoint.every_steps == 0:
+        if self.checkpoints.is_due(self.step):
             self._save()
         cause = self.agreement.at_boundary(step_seconds)
         if cause is not StopCause.NONE and self.step < self.total:
@@ -111,7 +106,7 @@ class Steps:
 
     def _stop(self, cause: StopCause) -> None:
         """Save, and leave with the code that asks for another life."""
-        self._save_if_new()
+        self._save()
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
             where = f"run_dir={self.runtime.directory} goes on from here"
@@ -119,42 +114,11 @@ class Steps:
         raise SystemExit(EXIT_CONTINUE)
 
     def _resume(self) -> None:
-        group = self.runtime.group
-        found = group.broadcast(self._find() if self.runtime.is_main_process else None)
-        if isinstance(found, HpcError):
-            raise found
+        found = self.checkpoints.resume()
         if found is not None:
-            extra = self.runtime.state.load(found.directory)
-            self.step, self.samples = extra["step"], extra["samples"]
-            self._saved_step = self.step
-        self._set_random_state(extra["random"] if found is not None else [])
+            self.step, self.samples = found["step"], found["samples"]
         if self.runtime.is_main_process:
             self._open_trackers()
-
-    def _set_random_state(self, states: list[dict[str, Any]]) -> None:
-        """Continue this rank's random stream, or give it one: until here all ranks drew alike, to build one model."""
-        rank = self.runtime.world.rank
-        if rank < len(states):
-            restore_random_state(states[rank])
-        else:
-            seed_everything(int(np.random.SeedSequence([self.runtime.settings.seed, rank]).generate_state(1)[0]))
-
-    def _find(self) -> Checkpoint | HpcError | None:
-        """On rank 0: take over the run directory and choose what to resume from; an error is for all ranks to raise."""
-        journal = self.runtime.journal
-        try:
-            self.store.acquire()
-            found = self.store.latest(report=self.runtime.print)
-            committed = journal.last_committed_step()
-            if found is None and committed is not None:
-                raise LoadError(
-                    f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "
-                    "but nothing there can be trusted: restore it, or choose another run_dir to start anew."
-                )
-        except HpcError as error:
-            return error
-        journal.write("resumed", step=found.step if found else 0)
-        return found
 
     def _open_trackers(self) -> None:
         if self.step:
@@ -176,27 +140,7 @@ class Steps:
         self.metrics.speed(f"{self.unit}_per_second", per_second, self.step)
         self.progress.show(self.step, self._latest, per_second)
 
-    def _save_if_new(self) -> None:
-        if self.step and self._saved_step != self.step:
-            self._save()
-
     def _save(self) -> None:
-        """Commit this step's checkpoint. Collective: rank 0 writes, all ranks hear how it went."""
-        group = self.runtime.group
-        states = group.collect(random_state())
-        error = group.broadcast(self._commit(states) if self.runtime.is_main_process else None)
-        if error is not None:
-            raise error
-        self._saved_step = self.step
-
-    def _commit(self, states: list[dict[str, Any]]) -> SaveError | None:
-        extra = {"step": self.step, "samples": self.samples, "random": states}
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
-        began = time.monotonic()
-        try:
-            self.store.commit(self.step, self.runtime.state.writers(extra))
-        except SaveError as error:
-            return error
-        self.runtime.journal.write("committed", step=self.step, seconds=round(time.monotonic() - began, 3))
-        return None
+        self.checkpoints.save(self.step, {"step": self.step, "samples": self.samples}, self._latest)
