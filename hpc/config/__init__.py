@@ -11,7 +11,7 @@ from hpc.config.schema import (
     Launch,
     RuntimeOptions,
     Settings,
-    Strategy,
+    StrategyOptions,
 )
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Launch",
     "RuntimeOptions",
     "Settings",
-    "Strategy",
+    "StrategyOptions",
     "register_schema",
     "sentence",
     "settings_of",

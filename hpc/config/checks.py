@@ -15,13 +15,13 @@ from hpc.config.schema import (
     Launch,
     RuntimeOptions,
     Settings,
-    Strategy,
+    StrategyOptions,
 )
 from hpc.errors import ConfigurationError
 
 CHOICES = {
     "cluster.scheduler": ("auto", "local", "slurm"),
-    "strategy.name": ("ddp", "single"),
+    "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
     "strategy.precision": ("fp32", "bf16", "fp16"),
     "checkpoint.on_error": ("stop", "continue"),
     "checkpoint.best_mode": ("min", "max"),
@@ -34,6 +34,8 @@ AT_LEAST_ONE = (
     "cluster.grace_seconds",
     "cluster.max_parallel_points",
     "strategy.accumulation_steps",
+    "strategy.min_block_parameters",
+    "strategy.shard_size",
     "runtime.log_every_steps",
     "runtime.rendezvous_timeout_seconds",
     "runtime.collective_timeout_seconds",
@@ -82,7 +84,7 @@ def register_schema() -> None:
     sections = {
         "hardware": Hardware,
         "cluster": Cluster,
-        "strategy": Strategy,
+        "strategy": StrategyOptions,
         "runtime": RuntimeOptions,
         "checkpoint": CheckpointOptions,
         "launch": Launch,

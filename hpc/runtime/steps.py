@@ -12,6 +12,7 @@ from hpc.runtime.checkpoints import Checkpoints, Position
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.trackers import Metrics, Progress, Values
+from hpc.runtime.weights import Weigh, weighed
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
@@ -28,6 +29,7 @@ class Steps:
         loader: Where micro-batches come from.
         total: Optimizer steps in all.
         tokens_per_sample: Counts speed in tokens; None counts samples.
+        weigh: How much a micro-batch counts; None lets all count the same.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Steps:
         loader: PreparedLoader | PreparedIterable,
         total: int,
         tokens_per_sample: int | None,
+        weigh: Weigh | None = None,
     ) -> None:
         self.runtime, self.loader, self.total = runtime, loader, total
         self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
+        self.weigh = weigh
         self.step = 0
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
@@ -82,7 +86,7 @@ class Steps:
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples, self._positions):
+        for batch in self._micro_batches():
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -92,6 +96,12 @@ class Steps:
             if self.step == self.total:
                 self.agreement.finish()
                 return
+
+    def _micro_batches(self) -> Iterator[Any]:
+        batches = self.loader.stream(self.samples, self._positions)
+        if self.weigh is None:
+            return batches
+        return weighed(batches, self.weigh, self.runtime.window, self.runtime.group)
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
