@@ -22,9 +22,7 @@ from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import SaveError
 from hpc.journal import Journal
 from tests.jobs import Points
-from tests.runtime.test_runtime import config, own_process_state
-
-__all__ = ["own_process_state"]
+from tests.runtime.test_runtime import config
 
 AtStep = Callable[[Runtime, int], None]
 
