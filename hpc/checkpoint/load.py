@@ -75,9 +75,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
     problems = sorted({problem for each in outcomes for problem in each})
     if problems:
         return problems
-    for name, engine in state.engines.items():
-        engine.load_files(checkpoint.directory / name)
-    state.restore(reading.targets, reading.trainer)
+    state.restore(checkpoint.directory, reading.targets, reading.trainer)
     return reading.trainer
 
 

@@ -110,13 +110,15 @@ class TrainingState:
         _compare(targets, written)
         return targets
 
-    def restore(self, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
-        """Hand everything back that the models do not hold already.
+    def restore(self, directory: Path, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
+        """Hand everything back that the models do not hold already. Collective where there are engines.
 
         Raises:
             LoadError: It is of other objects.
         """
         try:
+            for name, engine in self.engines.items():
+                engine.load_files(directory / name)
             for model, values in zip(self.models, trainer["models"], strict=True):
                 if values:
                     model.load_state_dict(values, strict=False)
