@@ -47,10 +47,6 @@ class Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    @property
-    def state(self) -> TrainingState:
-        return TrainingState([self.model], [self.optimizer], {})
-
 
 def training(millions: float) -> Training:
     """Layers of equal size, after one step."""
@@ -98,7 +94,22 @@ def _files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-def plain(each: Training) -> tuple[Save, Load]:
+@dataclass(frozen=True)
+class Way:
+    """How somebody saves and loads.
+
+    Args:
+        save: See Save.
+        load: Into what was saved.
+        begin: What is done once per run, and not counted.
+    """
+
+    save: Save
+    load: Load
+    begin: Callable[[Path], object] = id
+
+
+def plain(each: Training) -> Way:
     """torch.save and fsync: what everything is measured by."""
 
     def save(directory: Path) -> None:
@@ -109,42 +120,50 @@ def plain(each: Training) -> tuple[Save, Load]:
         each.model.load_state_dict(model)
         each.optimizer.load_state_dict(optimizer)
 
-    return save, load
+    return Way(save, load)
 
 
-def torch_load_alone(each: Training) -> tuple[Save, Load]:
+def torch_load_alone(each: Training) -> Way:
     """The same bytes, and nothing done with them."""
-    return plain(each)[0], lambda directory: torch.load(directory / "state.pt", weights_only=True)
+    return Way(plain(each).save, lambda directory: torch.load(directory / "state.pt", weights_only=True))
 
 
-def ours(each: Training) -> tuple[Save, Load]:
-    """A save that training waits for."""
+class Ours:
+    """A save that training waits for, and one behind it."""
 
-    def save(directory: Path) -> None:
-        store = CheckpointStore(directory)
-        store.acquire()
-        commit(store, Alone(), snapshot(each.state, 1, 0, {}, {}))
+    def __init__(self, each: Training) -> None:
+        self.state = TrainingState([each.model], [each.optimizer], {})
+        self.staging = Staging()
+        self.store = CheckpointStore(Path())
 
-    def load(directory: Path) -> None:
-        if load_latest(CheckpointStore(directory), each.state, Alone(), print) is None:
-            raise RuntimeError("nothing was loaded")
+    def begin(self, directory: Path) -> None:
+        self.store = CheckpointStore(directory)
+        self.store.acquire()
 
-    return save, load
+    def save(self, directory: Path) -> None:
+        del directory
+        commit(self.store, Alone(), snapshot(self.state, 1, 0, {}, {}))
 
-
-def ours_behind(each: Training) -> tuple[Save, Load]:
-    """A save behind training, as it is by default."""
-    staging = Staging()
-    flights: list[Flight] = []
-
-    def save(directory: Path) -> Callable[[], object]:
-        store = CheckpointStore(directory)
-        store.acquire()
-        saver = BackgroundSaver(store, Alone(), flights.append)
-        saver.start(staging.hold(snapshot(each.state, 1, 0, {}, {})), time.monotonic())
+    def save_behind(self, directory: Path) -> Callable[[], object]:
+        del directory
+        flights: list[Flight] = []
+        saver = BackgroundSaver(self.store, Alone(), flights.append)
+        saver.start(self.staging.hold(snapshot(self.state, 1, 0, {}, {})), time.monotonic())
         return saver.land
 
-    return save, ours(each)[1]
+    def load(self, directory: Path) -> None:
+        if load_latest(CheckpointStore(directory), self.state, Alone(), print) is None:
+            raise RuntimeError("nothing was loaded")
+
+
+def ours(each: Training) -> Way:
+    made = Ours(each)
+    return Way(made.save, made.load, made.begin)
+
+
+def ours_behind(each: Training) -> Way:
+    made = Ours(each)
+    return Way(made.save_behind, made.load, made.begin)
 
 
 def _named(each: Training) -> dict[str, Any]:
@@ -161,26 +180,26 @@ def dcp_load(each: Training) -> Load:
     return load
 
 
-def dcp_sync(each: Training) -> tuple[Save, Load]:
+def dcp_sync(each: Training) -> Way:
     """Distributed Checkpoint."""
 
     def save(directory: Path) -> None:
         dcp.save(_named(each), checkpoint_id=str(directory))
 
-    return save, dcp_load(each)
+    return Way(save, dcp_load(each))
 
 
-def dcp_async(each: Training) -> tuple[Save, Load]:
+def dcp_async(each: Training) -> Way:
     """Its asynchronous save, as it is by default."""
 
     def save(directory: Path) -> Callable[[], object]:
         future: Any = dcp.async_save(_named(each), checkpoint_id=str(directory))
         return future.result  # type: ignore[no-any-return]
 
-    return save, dcp_load(each)
+    return Way(save, dcp_load(each))
 
 
-def accelerate(each: Training) -> tuple[Save, Load]:
+def accelerate(each: Training) -> Way:
     """Accelerate.save_state and load_state."""
     module = importlib.import_module("accelerate")
     accelerator = module.Accelerator(cpu=True)
@@ -189,10 +208,10 @@ def accelerate(each: Training) -> tuple[Save, Load]:
     def save(directory: Path) -> None:
         accelerator.save_state(str(directory))
 
-    return save, lambda directory: accelerator.load_state(str(directory))
+    return Way(save, lambda directory: accelerator.load_state(str(directory)))
 
 
-def fabric(each: Training) -> tuple[Save, Load]:
+def fabric(each: Training) -> Way:
     """Fabric.save and load."""
     module = importlib.import_module("lightning_fabric")
     made = module.Fabric(accelerator="cpu", devices=1)
@@ -202,10 +221,10 @@ def fabric(each: Training) -> tuple[Save, Load]:
     def save(directory: Path) -> None:
         made.save(str(directory / "state.ckpt"), state)
 
-    return save, lambda directory: made.load(str(directory / "state.ckpt"), state)
+    return Way(save, lambda directory: made.load(str(directory / "state.ckpt"), state))
 
 
-WAYS: dict[str, Callable[[Training], tuple[Save, Load]]] = {
+WAYS: dict[str, Callable[[Training], Way]] = {
     "torch.save + fsync": plain,
     "torch.load alone": torch_load_alone,
     "hpc, waiting": ours,
@@ -222,24 +241,26 @@ def measure(directory: Path, millions: float, rounds: int) -> dict[str, Row]:
     ways = {name: made for name, way in WAYS.items() if (made := _made(way, training(millions))) is not None}
     rows = {name: Row() for name in ways}
     for number in range(rounds + 1):
-        for name, (save, load) in ways.items():
+        for name, way in ways.items():
             place = directory / str(number)
             place.mkdir()
-            _round(place, save, load, rows[name] if number else Row())
+            _round(place, way, rows[name] if number else Row())
             shutil.rmtree(place)
     return rows
 
 
-def _made(way: Callable[[Training], tuple[Save, Load]], each: Training) -> tuple[Save, Load] | None:
+def _made(way: Callable[[Training], Way], each: Training) -> Way | None:
     try:
         return way(each)
     except ImportError:
         return None
 
 
-def _round(place: Path, save: Save, load: Load, row: Row) -> None:
+def _round(place: Path, way: Way, row: Row) -> None:
+    way.begin(place)
+    os.sync()  # nobody waits for what others have left to be written
     began = time.perf_counter()
-    rest = save(place)
+    rest = way.save(place)
     row.blocked.append(time.perf_counter() - began)
     if rest is not None:
         rest()
@@ -247,7 +268,7 @@ def _round(place: Path, save: Save, load: Load, row: Row) -> None:
     row.durable.append(time.perf_counter() - began)
     row.size = (sum(path.stat().st_size for path in _files(place)), len(_files(place)))
     began = time.perf_counter()
-    load(place)
+    way.load(place)
     row.load.append(time.perf_counter() - began)
 
 
