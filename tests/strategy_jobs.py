@@ -118,7 +118,8 @@ def train_stack(settings: Settings, batch_size: int, steps: int = 6) -> dict[str
             losses.append(runtime.gather(loss).mean().item())
             norms += [] if norm is None else [norm.item()]
         names = list(runtime.unwrap(model).state_dict())
-    return {"loss": _means(losses, len(losses) // steps), "norm": norms, "names": names}
+        size = runtime.window.size
+    return {"loss": _means(losses, size), "norm": norms, "names": names}
 
 
 def train_sentences(settings: Settings, batch_size: int, steps: int = 4) -> list[float]:
@@ -137,6 +138,13 @@ def train_sentences(settings: Settings, batch_size: int, steps: int = 4) -> list
                 optimizer.zero_grad()
             norms += [] if norm is None else [norm.item()]
     return norms
+
+
+def resumed(cfg: Any, first: Settings, second: Settings) -> dict[str, Any]:
+    """Three steps under one strategy, and three more under another; returns what the latter saw."""
+    folder = f"from {first} to {second}".translate(str.maketrans(" {}':,", "______"))
+    train_stack(settings_of(cfg, folder, first), batch_size=4, steps=3)
+    return train_stack(settings_of(cfg, folder, second), batch_size=4, steps=6)
 
 
 def overflow_on_one_rank(settings: Settings) -> list[Any]:
@@ -219,6 +227,11 @@ def torch_strategies(cfg: Any) -> float:
         "overflow": {name: overflow_on_one_rank(settings_of(cfg, f"o {name}", case)) for name, case in SCALED.items()},
         "sentences": {name: train_sentences(settings_of(cfg, f"s {name}", {**TORCH[name], "accumulation_steps": 2}), 4)
                       for name in ("ddp", "fsdp")},
+        "resumed": {
+            f"{first}, then {second}": resumed(cfg, TORCH[first], TORCH[second])
+            for first in ("ddp", "fsdp in two copies")
+            for second in ("ddp", "fsdp by size, offloaded")
+        },
         "mixture": clip_mixture(fsdp),
         "recomputed": recomputed_blocks(recomputed),
         "refusals": refusals_of_fsdp(fsdp),
@@ -229,7 +242,11 @@ def torch_strategies(cfg: Any) -> float:
 def zero_stages(cfg: Any) -> float:
     """The same steps by DeepSpeed's engine."""
     tokens = settings_of(cfg, "sentences", {**ZERO["zero 2"], "accumulation_steps": 2})
-    results = {"stack": _with_and_without_accumulation(cfg, ZERO), "sentences": {"zero 2": train_sentences(tokens, 4)}}
+    results = {
+        "stack": _with_and_without_accumulation(cfg, ZERO),
+        "sentences": {"zero 2": train_sentences(tokens, 4)},
+        "resumed": {name: resumed(cfg, ZERO[name], ZERO[name]) for name in ("zero 2", "zero 3, recomputed")},
+    }
     return write(cfg, results)
 
 

@@ -89,6 +89,24 @@ def test_an_overflow_on_one_rank_skips_the_step_of_every_rank(together: Results,
     assert second == [[False, 0.5, 2.0**15]] * 2
 
 
+@pytest.mark.parametrize("first", ["ddp", "fsdp in two copies"])
+@pytest.mark.parametrize("second", ["ddp", "fsdp by size, offloaded"])
+def test_a_run_goes_on_under_another_strategy(together: Results, first: str, second: str) -> None:
+    """The same weights, moments, learning rate and samples, so that the same steps follow."""
+    found, whole = together["resumed"][f"{first}, then {second}"], together["stack"][second]
+    assert len(found["loss"]) == 3
+    if first == second:
+        assert (found["loss"], found["norm"]) == (whole["loss"][3:], whole["norm"][3:])
+    assert found["loss"] == pytest.approx(whole["loss"][3:], rel=FLOAT_TOLERANCE)
+    assert found["norm"] == pytest.approx(whole["norm"][3:], rel=FLOAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["zero 2", "zero 3, recomputed"])
+def test_an_engine_goes_on_from_its_own_files(engines: Results, name: str) -> None:
+    found, whole = engines["resumed"][name], engines["stack"][name]
+    assert (found["loss"], found["norm"]) == (whole["loss"][3:], whole["norm"][3:])
+
+
 def test_sharded_and_whole_parameters_are_clipped_by_one_norm(together: Results) -> None:
     mixture = together["mixture"]
     assert mixture["found"] == pytest.approx([mixture["norm"]] * 2, rel=1e-6)
