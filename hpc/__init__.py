@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from hpc.world import World, resolve_world
 
 if TYPE_CHECKING:
+    from hpc.checkpoint.random_state import seed_everything
+    from hpc.runtime.memory import find_executable_batch_size
+    from hpc.runtime.notebook import notebook_launcher
     from hpc.runtime.runtime import Runtime
 
-__all__ = ["Runtime", "World", "resolve_world"]
+__all__ = ["Runtime", "World", "find_executable_batch_size", "notebook_launcher", "resolve_world", "seed_everything"]
+
+NEED_TORCH = {
+    "Runtime": "hpc.runtime.runtime",
+    "find_executable_batch_size": "hpc.runtime.memory",
+    "notebook_launcher": "hpc.runtime.notebook",
+    "seed_everything": "hpc.checkpoint.random_state",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch when Runtime is asked for, and not before: login nodes import this package too."""
-    if name == "Runtime":
-        from hpc.runtime.runtime import Runtime  # deferred: it imports torch
-
-        return Runtime
+    """Import torch when something that needs it is asked for, and not before: login nodes import this package too."""
+    if name in NEED_TORCH:
+        return getattr(importlib.import_module(NEED_TORCH[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

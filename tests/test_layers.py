@@ -31,7 +31,7 @@ LAYERS = (
 BELOW_CLI = {name for layer in LAYERS[:-1] for name in layer}
 MAY_IMPORT = {
     **{name: {name}.union(*LAYERS[:level]) for level, layer in enumerate(LAYERS) for name in layer},
-    "hpc": {"world", "runtime"},
+    "hpc": {"checkpoint", "world", "runtime"},
     "examples": {"examples", "hpc"} | BELOW_CLI,
     "hydra_plugins": {"hydra_plugins"} | BELOW_CLI,
     "__main__": {"cli"},
@@ -46,6 +46,7 @@ READS_ENVIRONMENT = {
     "hpc.worker",
     "hpc.checkpoint.failpoints",
     "hpc.runtime.runtime",
+    "hpc.runtime.notebook",
     "hpc.runtime.process_group",
     "hpc.submit.environment",
     "hpc.submit.local",

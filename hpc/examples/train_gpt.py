@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Subset
 
@@ -65,14 +66,13 @@ def some_of(blocks: ByteBlocks, most: int) -> Subset[dict[str, torch.Tensor]]:
 def evaluate(runtime: Runtime, model: torch.nn.Module, held_out: PreparedLoader) -> float:
     """Mean loss per byte over the held-out text, each byte once, on whichever rank it falls."""
     model.eval()
-    module = runtime.unwrap(model)  # ranks may have unequal numbers of batches: DDP's forward would wait for the others
-    totals = torch.zeros(2, device=runtime.device)
+    losses = []
     for batch in held_out:
-        count = batch["labels"].numel()
-        totals += torch.stack([module(**batch).loss.float() * count, torch.tensor(float(count), device=runtime.device)])
-    loss, count = runtime.gather(totals).reshape(-1, 2).sum(dim=0)
+        logits = model(**batch).logits.float()
+        of_bytes = functional.cross_entropy(logits.transpose(1, 2), batch["labels"], reduction="none")
+        losses.append(runtime.gather_for_metrics(of_bytes))
     model.train()
-    return float(loss / count)
+    return float(torch.cat(losses).mean())
 
 
 @torch.no_grad()

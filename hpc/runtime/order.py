@@ -1,9 +1,10 @@
 """In which order samples are seen: a permutation that is a function of a counter.
 
 Position p of epoch e under seed s is one evaluation: no list of indices, no generator state, nothing to replay.
-A balanced Feistel network over the next even power of two is a bijection whatever its round function; walking the
-cycle until the result falls below n makes it one on n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains",
-CT-RSA 2002). The round function is splitmix64's finaliser (Steele, Lea and Flood, OOPSLA 2014).
+A Feistel network over the next power of two is a bijection whatever its round function; walking the cycle until the
+result falls below n makes it one on n, in less than two evaluations on average (Black and Rogaway, "Ciphers with
+Arbitrary Finite Domains", CT-RSA 2002). Its halves differ by one bit where the power is odd. The round function is
+splitmix64's finaliser (Steele, Lea and Flood, OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ Positions = NDArray[np.uint64]
 ROUNDS = 6
 GOLDEN = 0x9E3779B97F4A7C15
 MASK_64 = (1 << 64) - 1
+STIRS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+LAST_SHIFT = np.uint64(31)
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,23 @@ class Order:
         Returns:
             Shape [n], indices into the data set.
         """
+        if positions.size == 0:
+            return positions.astype(np.int64)
+        first, last = int(positions.min()) // self.length, int(positions.max()) // self.length
+        if first == last:  # nearly always; dividing every position would take a fifth of the time
+            return self._of_epoch(positions - np.uint64(first * self.length), first)
         epochs, offsets = np.divmod(positions, np.uint64(self.length))
-        if not self.shuffle:
-            return offsets.astype(np.int64)
-        result = np.empty_like(offsets)
+        result = np.empty(positions.shape, dtype=np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            result[here] = self._permuted(offsets[here], int(epoch))
-        return result.astype(np.int64)
+            result[here] = self._of_epoch(offsets[here], int(epoch))
+        return result
+
+    def _of_epoch(self, offsets: Positions, epoch: int) -> NDArray[np.int64]:
+        return (self._permuted(offsets, epoch) if self.shuffle else offsets).view(np.int64)
 
     def _permuted(self, offsets: Positions, epoch: int) -> Positions:
-        bits = max(1, (self.length - 1).bit_length() + 1 >> 1)
+        bits = max(1, (self.length - 1).bit_length())
         keys = _round_keys(self.seed, epoch)
         values = _feistel(offsets, keys, bits)
         outside = np.flatnonzero(values >= self.length)
@@ -64,17 +76,35 @@ class Order:
 
 
 def _feistel(values: Positions, keys: list[np.uint64], bits: int) -> Positions:
-    shift, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys:
-        left, right = right, left ^ (_mix(right + key) & mask)
-    return (left << shift) | right
+    low = np.uint64(bits // 2)
+    left, right = values >> low, values & _ones(bits // 2)
+    scratch = np.empty_like(left), np.empty_like(left)
+    for number, key in enumerate(keys):
+        if number % 2:
+            right ^= _mixed(left, key, scratch) & _ones(bits // 2)
+        else:
+            left ^= _mixed(right, key, scratch) & _ones(bits - bits // 2)
+    return (left << low) | right
+
+
+def _ones(bits: int) -> np.uint64:
+    return np.uint64((1 << bits) - 1)
+
+
+def _mixed(values: Positions, key: np.uint64, scratch: tuple[Positions, Positions]) -> Positions:
+    """The round function, in memory that is there already: fresh pages take longer than the arithmetic."""
+    mixed, shifted = scratch
+    np.add(values, key, out=mixed)
+    for shift, factor in STIRS:
+        np.right_shift(mixed, shift, out=shifted)
+        np.bitwise_xor(mixed, shifted, out=mixed)
+        np.multiply(mixed, factor, out=mixed)
+    np.right_shift(mixed, LAST_SHIFT, out=shifted)
+    return np.bitwise_xor(mixed, shifted, out=mixed)
 
 
 def _mix(values: Positions) -> Positions:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return _mixed(values, np.uint64(0), (np.empty_like(values), np.empty_like(values)))
 
 
 def _round_keys(seed: int, epoch: int) -> list[np.uint64]:

@@ -23,9 +23,12 @@ from hpc.errors import ConfigurationError
 from hpc.journal import Journal
 from hpc.preemption import stop_requests
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable, prepare_loader
+from hpc.runtime.nest import map_tensors
 from hpc.runtime.optimizer import PreparedScheduler, Window
 from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import open_process_group
+from hpc.runtime.rows import CurrentRows
 from hpc.runtime.steps import Steps
 from hpc.runtime.strategy import Context, choose
 from hpc.runtime.weights import Weigh
@@ -52,6 +55,7 @@ class Runtime:
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
+        self.current_rows = CurrentRows()
         self.state = TrainingState(models=[], optimizers=[], others={})
         deterministic = self.settings.runtime.deterministic
         self.strategy = choose(
@@ -113,7 +117,7 @@ class Runtime:
 
     def steps(
         self,
-        loader: PreparedLoader,
+        loader: PreparedLoader | PreparedIterable,
         *,
         total: int,
         tokens_per_sample: int | None = None,
@@ -135,7 +139,7 @@ class Runtime:
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
         """
-        if not isinstance(loader, PreparedLoader):
+        if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
         self.strategy.check_batch_size(loader.share.batch_size)
         self._steps = Steps(self, loader, total, tokens_per_sample, weigh)
@@ -174,14 +178,29 @@ class Runtime:
         """The run's precision, for computations outside a prepared model."""
         return self.precision.autocast()
 
-    def gather(self, value: torch.Tensor) -> torch.Tensor:
-        """Every rank's tensor, joined along the first dimension; a scalar becomes shape [world size]. Collective."""
-        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
-        if self.world.world_size == 1:
-            return value
-        parts = [torch.empty_like(value) for _ in range(self.world.world_size)]
-        distributed.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
+    def gather(self, values: Any) -> Any:
+        """Every rank's tensors, joined along the first dimension; a scalar becomes shape [world size]. Collective.
+
+        Args:
+            values: A tensor, or mappings and sequences of tensors; of one shape on all ranks.
+        """
+        return map_tensors(self._gather_one, values)
+
+    def gather_for_metrics(self, values: Any) -> Any:
+        """Every sample's rows, each sample once, in the order of the data set. Collective.
+
+        Inside a pass over a prepared loader, what ranks computed for repeated samples is left out; elsewhere, `gather`.
+
+        Args:
+            values: A tensor, or mappings and sequences of tensors, with rows for each sample of the batch.
+
+        Raises:
+            ConfigurationError: A tensor has no row for each sample.
+        """
+        rows = self.current_rows.rows
+        if rows is None:
+            return self.gather(values)
+        return map_tensors(lambda value: rows.gather(value, self._gather_one), values)
 
     def log(self, **values: Any) -> None:
         """Note values of the current step: numbers, or tensors of one element. Rank 0's are kept."""
@@ -195,6 +214,11 @@ class Runtime:
         """Print on rank 0."""
         if self.is_main_process:
             print(*words, flush=True)
+
+    def print_in_order(self, *words: Any) -> None:
+        """Print every rank's words, rank after rank. Collective."""
+        for line in self.group.collect(" ".join(map(str, words))):
+            self.print(line)
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The user's own module inside a prepared one."""
@@ -214,7 +238,15 @@ class Runtime:
             self.state.others[f"scheduler.{len(self.state.others)}"] = thing
             return PreparedScheduler(thing, self.window)
         if isinstance(thing, DataLoader):
-            return PreparedLoader(thing, self.world, self.settings.seed, self.window.size, self.device)
+            return prepare_loader(thing, self.group, self.settings.seed, self.current_rows)
         raise ConfigurationError(
             f"prepare takes modules, optimizers, schedulers and DataLoaders, but got a {type(thing).__name__}."
         )
+
+    def _gather_one(self, value: torch.Tensor) -> torch.Tensor:
+        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
+        if self.world.world_size == 1:
+            return value
+        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world.world_size)]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)

@@ -10,6 +10,7 @@ from hpc.errors import EXIT_CONTINUE
 from hpc.preemption import Agreement, StopCause
 from hpc.runtime.checkpoints import Checkpoints
 from hpc.runtime.data import PreparedLoader
+from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.trackers import Metrics, Progress, Values
 from hpc.runtime.weights import Weigh, weighed
 
@@ -34,7 +35,7 @@ class Steps:
     def __init__(
         self,
         runtime: Runtime,
-        loader: PreparedLoader,
+        loader: PreparedLoader | PreparedIterable,
         total: int,
         tokens_per_sample: int | None,
         weigh: Weigh | None = None,
@@ -44,12 +45,14 @@ class Steps:
         self.weigh = weigh
         self.step = 0
         self.samples = 0
+        self.global_batch_size = loader.share.samples * runtime.window.size
         self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self._latest: Values = {}
         self._mark = (0.0, 0)
+        self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
@@ -87,14 +90,14 @@ class Steps:
                 return
 
     def _micro_batches(self) -> Iterator[Any]:
-        batches = self.loader.stream(self.samples)
+        batches = self.loader.stream(self.samples, self._positions)
         if self.weigh is None:
             return batches
         return weighed(batches, self.weigh, self.runtime.window, self.runtime.group)
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1
-        self.samples += self.loader.share.global_batch_size
+        self.samples += self.global_batch_size
         settings = self.runtime.settings
         if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
             self._show()
@@ -116,9 +119,21 @@ class Steps:
     def _resume(self) -> None:
         found = self.checkpoints.resume()
         if found is not None:
-            self.step, self.samples = found["step"], found["samples"]
+            self.step, self.samples, self._positions = found["step"], found["samples"], found["positions"]
+            self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self._open_trackers()
+
+    def _keep_global_batch(self, size: int) -> None:
+        """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""
+        window, share = self.runtime.window, self.loader.share
+        before, window.size = window.size, share.accumulation_steps(size)
+        self.global_batch_size = size
+        if window.size != before:
+            self.runtime.print(
+                f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
+                f"{window.size} micro-batch(es)."
+            )
 
     def _open_trackers(self) -> None:
         if self.step:
@@ -141,6 +156,13 @@ class Steps:
         self.progress.show(self.step, self._latest, per_second)
 
     def _save(self) -> None:
+        """Commit this step's checkpoint, unless it is there. Collective."""
         if self.metrics is not None:
             self._latest |= self.metrics.flush()
-        self.checkpoints.save(self.step, {"step": self.step, "samples": self.samples}, self._latest)
+        position = {
+            "step": self.step,
+            "samples": self.samples,
+            "global_batch_size": self.global_batch_size,
+            "positions": self.runtime.group.collect(self.loader.position()),
+        }
+        self.checkpoints.save(self.step, position, self._latest)
