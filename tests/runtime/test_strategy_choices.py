@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
 from hpc import Runtime
 from hpc.checkpoint.state import TrainingState
-from hpc.config import StrategyOptions
+from hpc.config import StrategyOptions, settings_of
 from hpc.errors import ConfigurationError
 from hpc.runtime.optimizer import Window
 from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import ProcessGroup
-from hpc.runtime.strategy import Context, choose
+from hpc.runtime.strategy import STRATEGIES, Context, choose
 from hpc.runtime.strategy.blocks import find_blocks
 from hpc.runtime.strategy.deepspeed_config import read_settings
 from hpc.world import World
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.strategy_jobs import Stack
 
 CPU = torch.device("cpu")
@@ -88,6 +89,12 @@ def test_a_model_that_cannot_be_prepared_is_refused(
 ) -> None:
     with runtime(tmp_path, **strategy) as here, pytest.raises(ConfigurationError, match=words):
         here.prepare(model())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "strategy").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_names_a_strategy(path: Path) -> None:
+    section = OmegaConf.create({"strategy": OmegaConf.load(path), "hardware": {"tasks_per_node": 8}})
+    assert settings_of(section).strategy.name in STRATEGIES
 
 
 def test_a_shard_size_that_leaves_ranks_over_is_refused() -> None:
@@ -203,7 +210,7 @@ def test_deepspeed_that_is_not_installed_is_named_with_the_command_that_installs
     (package / "__init__.py").write_text("raise ModuleNotFoundError('No module named deepspeed', name='deepspeed')\n")
     done = run_py(
         "strategy=deepspeed", "experiment.target=tests.jobs.train", "run_dir=out", "steps=3", "+job={}",
-        environ={"PYTHONPATH": f"{package.parent}:{Path(__file__).parents[2]}"},
+        environ={"PYTHONPATH": f"{package.parent}:{ROOT}"},
     )  # fmt: skip
     assert done.returncode == 78
     assert "strategy=deepspeed needs deepspeed, which is not installed: pip install 'hpc[deepspeed]'." in done.stderr
