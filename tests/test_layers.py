@@ -48,6 +48,7 @@ READS_ENVIRONMENT = {
     "hpc.runtime.runtime",
     "hpc.runtime.notebook",
     "hpc.runtime.process_group",
+    "hpc.runtime.strategy.deepspeed",
     "hpc.submit.environment",
     "hpc.submit.local",
 }
