@@ -42,6 +42,7 @@ class StopCause(IntEnum):
     SIGINT = 2
     SIGUSR2 = 3
     SIGTERM = 4
+    DIVERGED = 5
 
 
 class StopRequests:

@@ -45,6 +45,7 @@ NEEDS_TORCH = ("hpc.checkpoint", "hpc.runtime", "hpc.examples", "hpc.world.rende
 READS_ENVIRONMENT = {
     "hpc.worker",
     "hpc.runtime.runtime",
+    "hpc.runtime.trackers",
     "hpc.runtime.notebook",
     "hpc.runtime.process_group",
     "hpc.submit.environment",

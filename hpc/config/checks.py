@@ -33,6 +33,8 @@ AT_LEAST_ONE = (
     "cluster.max_parallel_points",
     "strategy.accumulation_steps",
     "runtime.log_every_steps",
+    "runtime.profile.start_step",
+    "runtime.profile.steps",
     "runtime.rendezvous_timeout_seconds",
     "runtime.collective_timeout_seconds",
     "runtime.max_lives_without_progress",
@@ -61,6 +63,12 @@ def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
         raise ConfigurationError(sentence(error)) from error
     _check_hardware(settings.hardware)
     return settings
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as mappings, sequences and numbers, with interpolations resolved."""
+    container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
 
 
 def sentence(error: Exception) -> str:
