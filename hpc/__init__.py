@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.world import World, resolve_world
 
 if TYPE_CHECKING:
-    from hpc.checkpoint.state import seed_everything
+    from hpc.checkpoint.random_state import seed_everything
     from hpc.runtime.memory import find_executable_batch_size
     from hpc.runtime.notebook import notebook_launcher
     from hpc.runtime.runtime import Runtime
@@ -19,7 +19,7 @@ NEED_TORCH = {
     "Runtime": "hpc.runtime.runtime",
     "find_executable_batch_size": "hpc.runtime.memory",
     "notebook_launcher": "hpc.runtime.notebook",
-    "seed_everything": "hpc.checkpoint.state",
+    "seed_everything": "hpc.checkpoint.random_state",
 }
 
 

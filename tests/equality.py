@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from hpc.checkpoint.store import CheckpointStore
-
-FILES = ("model.pt", "optimizer.pt", "trainer.pt")
+from hpc.checkpoint.manifest import TRAINER_FILE, read_manifest
+from hpc.checkpoint.store import Checkpoint, CheckpointStore
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -17,13 +16,24 @@ def differences(first: Path, second: Path) -> list[str]:
     found = (
         [] if (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes() else ["metrics.jsonl"]
     )
-    left, right = (CheckpointStore(path / "checkpoints", keep=1).latest(found.append) for path in (first, second))
+    left, right = (CheckpointStore(path / "checkpoints").latest(found.append) for path in (first, second))
     if left is None or right is None or left.step != right.step:
         return [*found, f"newest checkpoints {left} and {right}"]
-    for name in FILES:
-        contents = [torch.load(each.directory / name, weights_only=True) for each in (left, right)]
-        found += _compare(name, *contents)
-    return found
+    return found + _differing_tensors(left, right) + _differing_trainers(left, right)
+
+
+def _differing_tensors(left: Checkpoint, right: Checkpoint) -> list[str]:
+    """Same tensors, same files, same checksums: a file of tensors holds nothing else."""
+    parts = [read_manifest(each.directory).written for each in (left, right)]
+    files = [{name: each for name, each in part.files.items() if name != TRAINER_FILE} for part in parts]
+    names = files[0].keys() | files[1].keys()
+    found = [name for name in sorted(names) if files[0].get(name) != files[1].get(name)]
+    return found + (["tensors"] if parts[0].tensors != parts[1].tensors else [])
+
+
+def _differing_trainers(left: Checkpoint, right: Checkpoint) -> list[str]:
+    contents = [torch.load(each.directory / TRAINER_FILE, weights_only=True) for each in (left, right)]
+    return _compare(TRAINER_FILE, *contents)
 
 
 def _compare(place: str, left: Any, right: Any) -> list[str]:

@@ -44,6 +44,7 @@ NEEDS_TORCH = ("hpc.checkpoint", "hpc.runtime", "hpc.examples", "hpc.world.rende
 
 READS_ENVIRONMENT = {
     "hpc.worker",
+    "hpc.checkpoint.failpoints",
     "hpc.runtime.runtime",
     "hpc.runtime.trackers",
     "hpc.runtime.notebook",

@@ -195,7 +195,7 @@ def test_lives_without_progress_end_the_job(run_py: Run, tmp_path: Path) -> None
 def test_when_every_checkpoint_is_damaged_nothing_starts_from_scratch(run_py: Run, tmp_path: Path) -> None:
     arguments = ("run_dir=out", "steps=60", *JOB)
     assert run_py(*arguments, "+job={step_seconds:0,fail_rank:0,fail_step:55}").returncode == 1
-    for path in (tmp_path / "out" / "checkpoints").glob("*/model.pt"):
+    for path in (tmp_path / "out" / "checkpoints").glob("*/model.safetensors"):
         path.write_bytes(b"damaged")
     done = run_py(*arguments, "+job={step_seconds:0,fail_rank:0,fail_step:55}")
     assert done.returncode == 65

@@ -1,23 +1,30 @@
-"""What a checkpoint holds: everything an exact continuation needs, in files that torch.load reads by itself.
+"""What does a checkpoint hold? Everything an exact continuation needs.
 
-model.pt      name -> tensor, under the names of the unwrapped model
-optimizer.pt  one state dict per optimizer
-trainer.pt    schedulers, loss scaler, position in the data, random states of every rank
+model.safetensors      weights and buffers, under the names of the user's own module
+optimizer.safetensors  what the optimizer keeps of each parameter, under the parameter's name
+trainer.pt             what is not a tensor of these: schedulers, loss scaler, position in the data, random states
+
+The same names whatever the strategy and the number of ranks; where tensors are sharded each rank writes its own
+part, into model.rank_00003.safetensors.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 
-from hpc.checkpoint.store import HashingWriter, Writers
+from hpc.checkpoint.manifest import Written
+from hpc.checkpoint.names import NamedOptimizer, kind, model_state, parameter_names
+from hpc.checkpoint.random_state import random_state
 from hpc.errors import LoadError
+from hpc.world import World
+
+SHOWN_NAMES = 3
+_T = TypeVar("_T")
 
 
 class Stateful(Protocol):
@@ -32,6 +39,33 @@ class Stateful(Protocol):
         ...
 
 
+class SavesItself(Protocol):
+    """An engine that keeps model and optimizer in files of its own, as DeepSpeed's does."""
+
+    def save_files(self, directory: Path) -> None:
+        """Write everything into an empty directory, the same on all ranks. Collective."""
+        ...
+
+    def load_files(self, directory: Path) -> None:
+        """Take it back; the files have been verified. Collective."""
+        ...
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be saved, sharing memory with what is trained.
+
+    Args:
+        tensors: By kind and name.
+        aliases: Names of tied tensors -> the name that is stored.
+        trainer: What trainer.pt holds for all ranks.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    aliases: dict[str, str]
+    trainer: dict[str, Any]
+
+
 @dataclass
 class TrainingState:
     """The parts of a training run, as the user handed them over.
@@ -39,82 +73,123 @@ class TrainingState:
     Args:
         models: Unwrapped modules.
         optimizers: As torch made them.
-        others: Name -> anything stateful: schedulers, the loss scaler, what the user registered.
+        others: Name -> anything stateful that is alike on all ranks: schedulers, the loss scaler, what was registered.
+        engines: Name -> what saves itself.
+        per_rank: Name -> anything stateful that differs from rank to rank; a resume needs as many ranks again.
     """
 
     models: list[torch.nn.Module]
     optimizers: list[torch.optim.Optimizer]
     others: dict[str, Stateful]
+    engines: dict[str, SavesItself] = field(default_factory=dict)
+    per_rank: dict[str, Stateful] = field(default_factory=dict)
 
-    def writers(self, extra: Mapping[str, Any]) -> Writers:
-        """What writes each file of a checkpoint; `extra` goes into trainer.pt beside the rest."""
-        trainer = {"others": {name: other.state_dict() for name, other in self.others.items()}, **extra}
-        contents: dict[str, Any] = {
-            "model.pt": [model.state_dict() for model in self.models],
-            "optimizer.pt": [optimizer.state_dict() for optimizer in self.optimizers],
-            "trainer.pt": trainer,
-        }
-        return {name: _saver(content) for name, content in contents.items()}
+    def contents(self, extra: Mapping[str, Any]) -> Contents:
+        """Everything to save but this rank's own part; `extra` goes into trainer.pt."""
+        tensors: dict[str, torch.Tensor] = {}
+        plain: dict[str, list[Any]] = {"models": [], "optimizers": []}
+        for which, values in self._model_values().items():
+            tensors |= {f"{which}/{name}": each for name, each in values.items() if isinstance(each, torch.Tensor)}
+            plain["models"].append({n: each for n, each in values.items() if not isinstance(each, torch.Tensor)})
+        aliases = _aliases(tensors)
+        for which, optimizer in self._named_optimizers().items():
+            state, others = optimizer.state()
+            tensors |= {f"{which}/{name}": each for name, each in state.items()}
+            plain["optimizers"].append(others)
+        trainer = {**plain, "others": {name: other.state_dict() for name, other in self.others.items()}, **extra}
+        return Contents({n: each for n, each in tensors.items() if n not in aliases}, aliases, trainer)
 
-    def load(self, directory: Path) -> dict[str, Any]:
-        """Put a checkpoint back into the objects; returns the extra part of trainer.pt.
+    def rank_state(self) -> dict[str, Any]:
+        """What trainer.pt holds for this rank alone."""
+        return {"random": random_state(), "objects": {n: each.state_dict() for n, each in self.per_rank.items()}}
+
+    def targets(self, written: Written) -> dict[str, torch.Tensor]:
+        """The tensors a checkpoint is to be read into: the models' own, and new ones for the optimizers.
 
         Raises:
-            LoadError: The checkpoint belongs to another model, optimizer or set of objects.
+            LoadError: The checkpoint is of another model or another set of parameters.
+        """
+        targets: dict[str, torch.Tensor] = {}
+        for which, values in self._model_values().items():
+            targets |= {f"{which}/{name}": each for name, each in values.items() if isinstance(each, torch.Tensor)}
+        for which, optimizer in self._named_optimizers().items():
+            fresh = optimizer.targets(_below(which, written.tensors))
+            targets |= {f"{which}/{name}": each for name, each in fresh.items()}
+        _compare(targets, written)
+        return targets
+
+    def restore(self, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any], world: World) -> None:
+        """Hand everything back that the models do not hold already.
+
+        Raises:
+            LoadError: It is of other objects.
         """
         try:
-            _load_each(self.models, _read(directory / "model.pt"))
-            _load_each(self.optimizers, _read(directory / "optimizer.pt"))
-            trainer: dict[str, Any] = _read(directory / "trainer.pt")
-            others = trainer.pop("others")
+            for model, values in zip(self.models, trainer["models"], strict=True):
+                if values:
+                    model.load_state_dict(values, strict=False)
+            for (which, optimizer), plain in zip(self._named_optimizers().items(), trainer["optimizers"], strict=True):
+                optimizer.restore(_below(which, targets), plain)
             for name, other in self.others.items():
-                other.load_state_dict(others[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise LoadError(f"{directory} does not fit what is being trained: {error}") from error
-        return trainer
+                other.load_state_dict(trainer["others"][name])
+            self._restore_per_rank(trainer["ranks"], world)
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            raise misfit(error) from error
+
+    def _restore_per_rank(self, saved: list[dict[str, Any]], world: World) -> None:
+        if self.per_rank and len(saved) != world.world_size:
+            raise ValueError(
+                f"{', '.join(self.per_rank)} was saved by each of {len(saved)} rank(s) for itself, and the world has "
+                f"{world.world_size}"
+            )
+        for name, each in self.per_rank.items():
+            each.load_state_dict(saved[world.rank]["objects"][name])
+
+    def _model_values(self) -> dict[str, dict[str, Any]]:
+        return {kind("model", index): model_state(model) for index, model in enumerate(self.models)}
+
+    def _named_optimizers(self) -> dict[str, NamedOptimizer]:
+        names = parameter_names(self.models)
+        optimizers = enumerate(self.optimizers)
+        return {kind("optimizer", index): NamedOptimizer(optimizer, names) for index, optimizer in optimizers}
 
 
-def random_state() -> dict[str, Any]:
-    """This rank's random generators, in types that torch.load takes with weights_only."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # what user code draws from
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
+def misfit(reason: object) -> LoadError:
+    """The sentence about a checkpoint of something else."""
+    return LoadError(
+        f"The checkpoint does not fit what is being trained: {str(reason).rstrip('.')}; give run_dir another name to "
+        "start anew, or train what was trained there."
+    )
 
 
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put one rank's generators back to where they were."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def _below(which: str, named: Mapping[str, _T]) -> dict[str, _T]:
+    """Those of one kind, by the rest of their name."""
+    prefix = f"{which}/"
+    return {name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch alike on every rank, so that all build the same model."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # the generator that user code draws from
-    torch.manual_seed(seed)
+def _aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Name -> the name before it of the same tensor: tied weights."""
+    first: dict[int, str] = {}
+    return {name: first[id(each)] for name, each in tensors.items() if first.setdefault(id(each), name) != name}
 
 
-def _saver(content: Any) -> Any:
-    def save(writer: HashingWriter) -> None:
-        torch.save(content, cast("IO[bytes]", writer))  # write is all that torch asks of a file (torch 2.6-2.13)
+def _compare(targets: Mapping[str, torch.Tensor], written: Written) -> None:
+    """Every tensor of the run must be in the checkpoint, with its shape, and none else."""
+    shapes = {name: entry.shape for name, entry in written.tensors.items()}
+    shapes |= {name: shapes[stored] for name, stored in written.aliases.items() if stored in shapes}
+    missing = [name for name in targets if name not in shapes]
+    unknown = [name for name in shapes if name not in targets]
+    other = [name for name in targets.keys() & shapes if tuple(targets[name].shape) != shapes[name]]
+    if missing:
+        raise misfit(f"it has no {_few(missing)}")
+    if unknown:
+        raise misfit(f"there is no {_few(unknown)} here")
+    if other:
+        name = min(other)
+        raise misfit(f"{name} has shape {[*shapes[name]]} there and {[*targets[name].shape]} here")
 
-    return save
 
-
-def _read(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _load_each(targets: list[Any], states: list[Any]) -> None:
-    if len(targets) != len(states):
-        raise ValueError(f"it holds {len(states)} state dict(s) for {len(targets)} object(s)")
-    for target, state in zip(targets, states, strict=True):
-        target.load_state_dict(state)
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

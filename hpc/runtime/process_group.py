@@ -54,6 +54,14 @@ class ProcessGroup:
         distributed.all_gather_object(values, value, group=self.side)
         return values
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
+        if self.side is None:
+            return [value]
+        values: list[Any] | None = [None] * self.world.world_size if self.world.rank == 0 else None
+        distributed.gather_object(value, values, dst=0, group=self.side)
+        return values or []
+
     def meet(self) -> None:
         """Return when every rank has called it. Collective."""
         if self.side is not None:

@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from hpc.checkpoint.state import Stateful, TrainingState, seed_everything
+from hpc.checkpoint.random_state import seed_everything
+from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
 from hpc.errors import ConfigurationError
 from hpc.journal import Journal

@@ -6,13 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from hpc.checkpoint.state import random_state, restore_random_state, seed_everything
-from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.config import plain
-from hpc.errors import EXIT_CONTINUE, HpcError, LoadError, SaveError
+from hpc.errors import EXIT_CONTINUE, DivergedError
 from hpc.preemption import Agreement, StopCause
+from hpc.runtime.checkpoints import Checkpoints
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.profiler import ProfilerWindow
@@ -41,25 +38,23 @@ class Steps:
         total: int,
         work: Work,
     ) -> None:
-        options = runtime.settings.checkpoint
         self.runtime, self.loader, self.total, self.work = runtime, loader, total, work
         self.step = 0
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
-        self.store = CheckpointStore(runtime.directory / "checkpoints", options.keep)
+        self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.report: Report | None = None
         self.profiler = ProfilerWindow(
             runtime.settings.runtime.profile, runtime.directory, runtime.world.rank, runtime.device
         )
-        self._saved_step = 0
         self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         self._resume()
         if self.step < self.total:
             yield from self._train()
-        self._save_if_new()
+        self._save()
         self.close()
 
     def log(self, values: dict[str, Any]) -> None:
@@ -99,7 +94,7 @@ class Steps:
             self.profiler.after(self.step)
         if self.step == self.total or self.step % settings.runtime.log_every_steps == 0:
             self._show()
-        if self.step % settings.checkpoint.every_steps == 0:
+        if self.checkpoints.is_due(self.step):
             self._save()
         cause = self.agreement.at_boundary(step_seconds)
         if cause is not StopCause.NONE and self.step < self.total:
@@ -107,7 +102,7 @@ class Steps:
 
     def _stop(self, cause: StopCause) -> None:
         """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
-        self._save_if_new()
+        self._save()
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
             where = f"run_dir={self.runtime.directory} goes on from here"
@@ -115,17 +110,10 @@ class Steps:
         raise SystemExit(EXIT_CONTINUE)
 
     def _resume(self) -> None:
-        group = self.runtime.group
-        found = group.broadcast(self._find() if self.runtime.is_main_process else None)
-        if isinstance(found, HpcError):
-            raise found
+        found = self.checkpoints.resume()
         if found is not None:
-            extra = self.runtime.state.load(found.directory)
-            self.step, self.samples = extra["step"], extra["samples"]
-            self._saved_step = self.step
-            self._positions = extra["positions"]
-            self._keep_global_batch(extra["global_batch_size"])
-        self._set_random_state(extra["random"] if found is not None else [])
+            self.step, self.samples, self._positions = found["step"], found["samples"], found["positions"]
+            self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self.report = self._open_report()
 
@@ -139,31 +127,6 @@ class Steps:
                 f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
                 f"{window.size} micro-batch(es)."
             )
-
-    def _set_random_state(self, states: list[dict[str, Any]]) -> None:
-        """Continue this rank's random stream, or give it one: until here all ranks drew alike, to build one model."""
-        rank = self.runtime.world.rank
-        if rank < len(states):
-            restore_random_state(states[rank])
-        else:
-            seed_everything(int(np.random.SeedSequence([self.runtime.settings.seed, rank]).generate_state(1)[0]))
-
-    def _find(self) -> Checkpoint | HpcError | None:
-        """On rank 0: take over the run directory and choose what to resume from; an error is for all ranks to raise."""
-        journal = self.runtime.journal
-        try:
-            self.store.acquire()
-            found = self.store.latest(report=self.runtime.print)
-            committed = journal.last_committed_step()
-            if found is None and committed is not None:
-                raise LoadError(
-                    f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "
-                    "but nothing there can be trusted: restore it, or choose another run_dir to start anew."
-                )
-        except HpcError as error:
-            return error
-        journal.write("resumed", step=found.step if found else 0)
-        return found
 
     def _open_report(self) -> Report:
         runtime, options = self.runtime, self.runtime.settings
@@ -182,35 +145,22 @@ class Steps:
         if self.report.metrics.not_finite is not None:
             self.runtime.requests.cause = StopCause.DIVERGED  # the other ranks hear of it when they next agree
 
-    def _save_if_new(self) -> None:
-        if self.step and self._saved_step != self.step:
-            self._save()
-
     def _save(self) -> None:
-        """Commit this step's checkpoint. Collective: rank 0 writes, all ranks hear how it went."""
-        group = self.runtime.group
-        states, positions = zip(*group.collect((random_state(), self.loader.position())), strict=True)
-        error = group.broadcast(self._commit(list(states), list(positions)) if self.runtime.is_main_process else None)
-        if error is not None:
-            raise error
-        self._saved_step = self.step
-
-    def _commit(self, states: list[dict[str, Any]], positions: list[Any]) -> HpcError | None:
-        extra = {
+        """Commit this step's checkpoint, unless it is there or training has diverged. Collective."""
+        positions, errors = zip(*self.runtime.group.collect((self.loader.position(), self._divergence())), strict=True)
+        if errors[0] is not None:
+            raise errors[0]
+        position = {
             "step": self.step,
             "samples": self.samples,
             "global_batch_size": self.global_batch_size,
-            "random": states,
-            "positions": positions,
+            "positions": list(positions),
         }
-        diverged = self.report.flush() if self.report is not None else None
-        if diverged is not None:
-            self.runtime.journal.write("diverged", step=self.step, reason=str(diverged))
-            return diverged
-        began = time.monotonic()
-        try:
-            self.store.commit(self.step, self.runtime.state.writers(extra))
-        except SaveError as error:
-            return error
-        self.runtime.journal.write("committed", step=self.step, seconds=round(time.monotonic() - began, 3))
-        return None
+        self.checkpoints.save(self.step, position, self.report.latest if self.report is not None else {})
+
+    def _divergence(self) -> DivergedError | None:
+        """On rank 0, whose logged values are the run's: what is wrong with them."""
+        found = self.report.flush() if self.report is not None else None
+        if found is not None:
+            self.runtime.journal.write("diverged", step=self.step, reason=str(found))
+        return found

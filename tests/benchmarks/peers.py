@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tests.benchmarks.peer_answers import PARTS, PEERS
+from tests.benchmarks.peer_environment import install_peers
 from tests.conftest import ROOT, clean_environment
 from tests.slurm.cluster import ClusterOptions, SlurmCluster
 
-PACKAGES = ("lightning-fabric", "pytorch-ignite", "idr_torch", "submitit", "accelerate")
 ASKER = Path(__file__).parent / "peer_answers.py"
 LAUNCH_SECONDS = 240
 
@@ -53,7 +48,7 @@ class Launch:
     script: str = ""
     options: tuple[str, ...] = ()
     shape: tuple[int, int] = (2, 2)
-    command: tuple[str, ...] = ()
+    command: str = ""
 
 
 ALONE: tuple[Truth, ...] = ((0, 1, 0, 1, None),)
@@ -65,6 +60,9 @@ RANKED = """sh -c '{ask} "$RANK"'"""
 TORCHRUN = "{python} -m torch.distributed.run --nproc-per-node="
 NO_PYTHON = f"--no-python {RANKED}"
 EVEN = ("--nodes=2", "--ntasks-per-node=2")
+OPENMPI = "mpirun.openmpi --allow-run-as-root"
+OPENMPI_RANKED = """sh -c '{ask} "$OMPI_COMM_WORLD_RANK"'"""
+MPICH_RANKED = """sh -c '{ask} "$PMI_RANK"'"""
 
 LAUNCHES = (
     Launch("A", "sbatch -N2 -n4, no srun", ALONE, "{ask} 0", ("--nodes=2", "--ntasks=4")),
@@ -109,9 +107,9 @@ LAUNCHES = (
         "I",
         "salloc with use_interactive_step",
         ALONE,
-        command=("salloc", *EVEN, "srun", "--interactive", "--preserve-env", "--nodes=1", "--ntasks=1"),
+        command=f"salloc {' '.join(EVEN)} srun --interactive --preserve-env --nodes=1 --ntasks=1",
     ),
-    Launch("J", "salloc, on the login node", ALONE, command=("salloc", *EVEN, "--job-name=dev")),
+    Launch("J", "salloc, on the login node", ALONE, command=f"salloc {' '.join(EVEN)} --job-name=dev"),
     Launch("K", "srun, two nodes of two", TWO_BY_TWO, f"srun {ASK}", EVEN),
     Launch(
         "L",
@@ -125,17 +123,60 @@ LAUNCHES = (
         "N",
         "srun in a one-task step (nested)",
         ONE_BY_TWO,
-        f"srun --overlap --ntasks=1 --nodes=1 sh -c {shlex.quote(f'srun --overlap --nodes=1 --ntasks=2 {ASK}')}",
+        f"srun --ntasks=1 --nodes=1 --mem=0 srun --overlap --mem=0 --nodes=1 --ntasks=2 {ASK}",
         ("--nodes=1", "--ntasks=2"),
         (1, 2),
     ),
     Launch("O", "srun --gpus-per-task=1", TWO_BY_TWO, f"srun --gpus-per-task=1 {ASK}", (*EVEN, "--gpus-per-task=1")),
+    Launch(
+        "O2",
+        "srun --gpus-per-task=1 --gpu-bind=none",
+        TWO_BY_TWO,
+        f"srun --gpus-per-task=1 --gpu-bind=none {ASK}",
+        (*EVEN, "--gpus-per-task=1"),
+    ),
     Launch(
         "P",
         "two components of a heterogeneous job, one step",
         (*((rank, 3, rank, 2, "node1") for rank in range(2)), (2, 3, 0, 1, "node1")),
         f"srun --het-group=0,1 {ASK}",
         ("--nodes=1", "--ntasks=2", ":", "--nodes=1", "--ntasks=1"),
+    ),
+    Launch("Q", "srun in an array task", TWO_BY_TWO, f"srun {ASK}", (*EVEN, "--array=3")),
+    Launch(
+        "R",
+        "two steps at once in one job",
+        (*TWO_BY_ONE, *TWO_BY_ONE),
+        "\n".join(
+            f"srun --nodes=2 --ntasks=2 --exact --mem=100 sh -c '{{ask}} $((SLURM_PROCID + {first}))' &"
+            for first in (0, 2)
+        )
+        + "\nwait",
+        (*EVEN, "--mem=500"),
+        (2, 1),
+    ),
+    Launch("S", "mpirun of Open MPI, in a batch script", TWO_BY_TWO, f"{OPENMPI} -n 4 {OPENMPI_RANKED}", EVEN),
+    Launch("T", "mpiexec of MPICH, in a batch script", TWO_BY_TWO, f"mpiexec.hydra -n 4 {MPICH_RANKED}", EVEN),
+    Launch(
+        "U",
+        "mpirun of Open MPI, no Slurm",
+        ONE_BY_TWO,
+        shape=(1, 2),
+        command=f"""{OPENMPI} --oversubscribe -n 2 sh -c '"$0" "$OMPI_COMM_WORLD_RANK"'""",
+    ),
+    Launch(
+        "V",
+        "mpiexec of MPICH, no Slurm",
+        ONE_BY_TWO,
+        shape=(1, 2),
+        command="""mpiexec.hydra -n 2 sh -c '"$0" "$PMI_RANK"'""",
+    ),
+    Launch(
+        "W",
+        "torchrun, no Slurm",
+        ONE_BY_TWO,
+        shape=(1, 2),
+        command=f"""{TORCHRUN}2 --no-python sh -c '"$0" "$RANK"'""".format(python=sys.executable),
     ),
 )
 
@@ -154,18 +195,6 @@ def main() -> None:
     print(render(rows))
 
 
-def install_peers(directory: Path) -> Path:
-    """A virtual environment with the peers and this interpreter's packages; returns its Python."""
-    python = directory / "bin" / "python"
-    if not python.exists():
-        venv.create(directory, with_pip=True)
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(directory), "platbase": str(directory)}))
-    (site / "of_the_project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    pinned = f"torch=={torch.__version__.partition('+')[0]}"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", pinned, *PACKAGES], check=True)
-    return python
-
-
 def ask(cluster: SlurmCluster, launch: Launch, python: Path, directory: Path) -> list[dict[str, Any]]:
     """What each process of a launch was told by each peer, by label; {} for one that said nothing."""
     directory.mkdir(parents=True)
@@ -173,7 +202,7 @@ def ask(cluster: SlurmCluster, launch: Launch, python: Path, directory: Path) ->
     script = directory / "batch"
     script.write_text("#!/bin/sh\n" + launch.script.replace("{ask}", asker).replace("{python}", str(python)) + "\n")
     batch = ("sbatch", "--wait", f"--output={directory}/log", *launch.options, str(script))
-    command = (*launch.command, asker, "0") if launch.command else batch
+    command = (*shlex.split(launch.command), asker, "0") if launch.command else batch
     environ = {**clean_environment(), "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     cluster.run(*command, env=environ, check=False, timeout=LAUNCH_SECONDS)
     files = [directory / str(label) for label in range(len(launch.truth))]

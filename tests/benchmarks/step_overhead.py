@@ -1,183 +1,166 @@
-"""How much longer is a step under hpc.Runtime than in the loop one would write by hand?
+"""How much longer is a step under hpc.Runtime, and under its peers, than in the loop one would write by hand?
 
-Both loops take turns in one process, block by block, on the same batches in the same order, and must end with the
-same weights, bit for bit. The hand-written one logs nothing and saves nothing. The Runtime's logs its loss at every
-step, shows it as often as it does by default, and agrees on stopping; its checkpoints are put off beyond the end.
-DDP has the same options in both. CPU time is told beside wall time because neighbours on the machine move it less.
+All loops take turns in one process, block by block, on one thread per rank. Ours gets the hand-written one's batches in
+the same order and must end with the same weights, bit for bit. DDP has the same options in both. CPU time is told
+beside wall time because neighbours on the machine move it less.
+
+    python -m tests.benchmarks.step_overhead [DIRECTORY]
+
+The peers are installed into a virtual environment in DIRECTORY, or in one that is removed at the end.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader, TensorDataset
+from torch.profiler import ProfilerActivity, profile
 
 from hpc import Runtime
-from hpc.runtime.data import EndlessBatches
 from tests.benchmarks.figures import ratio, spread, table
-from tests.conftest import clean_environment
+from tests.benchmarks.loops import LOOPS, Case, make_model, make_optimizer
+from tests.benchmarks.peer_environment import install_peers
+from tests.conftest import ROOT, clean_environment
 
-FEATURES, CLASSES, SAMPLES = 16, 4, 5000
-MILLISECONDS_FILE = "milliseconds.json"
+RESULT_FILE = "result.json"
+CASES = {"small": Case(64, 4, 100, 121), "20 ms": Case(1280, 256, 2, 401)}
+MEMORY = Case(4096, 8, 4, 2)
+COUNTED = Case(64, 4, 500, 3)
 
-
-@dataclass(frozen=True)
-class Case:
-    """A step to measure.
-
-    Args:
-        width: Of the MLP's hidden layers.
-        batch_size: Per rank.
-        block_steps: Steps in a row of either loop.
-        blocks: Of each loop, the first of which only warms up.
-    """
-
-    width: int
-    batch_size: int
-    block_steps: int
-    blocks: int
+Turn = dict[str, tuple[float, float]]
+"""Of one block: loop -> milliseconds per step, on the wall and of this process's CPU time."""
 
 
-CASES = {"small": Case(64, 4, 100, 121), "large": Case(768, 256, 2, 401)}
-
-Blocks = list[float]
-"""Milliseconds per step, block by block."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """One loop's blocks.
-
-    Args:
-        wall: As a clock on the wall sees them.
-        cpu: What this process computed meanwhile, on all its threads.
-    """
-
-    wall: Blocks
-    cpu: Blocks
-
-
-def main() -> str:
+def main(directory: str = "") -> str:
     """Measure every case alone and with two ranks; returns the table."""
-    rows = [row for ranks in (1, 2) for name in CASES for row in _rows(name, ranks)]
+    with tempfile.TemporaryDirectory(prefix="hpc") as temporary:
+        python = install_peers(Path(directory or temporary) / "peers")
+        rows = [row for ranks in (1, 2) for name in CASES for row in _rows(python, name, ranks)]
+        rows += [*_memory_rows(python), *_collective_rows(python)]
     return table("Steps: blocks in turns, one thread per rank, median (and its 95 % interval) of the blocks", rows)
 
 
-def measure(case: Case, directory: Path) -> None:
-    """Let both loops take turns on this rank; rank 0 leaves the times in `directory`.
+def _rows(python: Path, name: str, ranks: int) -> Iterator[tuple[str, str]]:
+    turns: list[Turn] = _run(python, ranks, "time", name)
+    hand = [turn["by hand"] for turn in turns]
+    label = f"{name} step, {ranks} rank{'s' * (ranks > 1)}"
+    yield f"{label}: by hand, ms", str(spread([wall for wall, _ in hand]))
+    for loop in list(LOOPS)[1:]:
+        theirs = [turn[loop] for turn in turns]
+        for clock, title in ((0, "wall"), (1, "CPU")):
+            figure = ratio([block[clock] for block in theirs], [block[clock] for block in hand])
+            yield f"{label}: {loop} / by hand, {title}", str(figure)
 
-    Raises:
-        RuntimeError: The loops trained different weights, so that they did not do the same work.
-    """
+
+def _memory_rows(python: Path) -> Iterator[tuple[str, str]]:
+    peaks = {loop: _run(python, 1, "memory", loop) for loop in LOOPS}
+    yield "peak memory of prepare and 4 steps: by hand, MB", f"{peaks['by hand']:8.1f}"
+    for loop in list(LOOPS)[1:]:
+        yield f"peak memory: {loop} / by hand", f"{peaks[loop] / peaks['by hand']:8.4f}"
+
+
+def _collective_rows(python: Path) -> Iterator[tuple[str, str]]:
+    for loop in LOOPS:
+        yield f"collectives per small step, 2 ranks: {loop}", f"{_run(python, 2, 'collectives', loop):8.4f}"
+
+
+def _run(python: Path, ranks: int, *question: str) -> Any:
+    """Rank 0's answer, from processes of their own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    with tempfile.TemporaryDirectory() as directory:
+        command = [str(python), *launcher, "-m", "tests.benchmarks.step_overhead", directory, *question]
+        environ = {**clean_environment(), "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        done = subprocess.run(command, env=environ, check=False, text=True, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return json.loads((Path(directory) / RESULT_FILE).read_text())
+
+
+def answer(directory: Path, question: str, name: str) -> None:
+    """On one rank: find out, and leave it in `directory` if this is rank 0."""
     options = {"run_dir": str(directory / "run"), "runtime": {"device": "cpu"}, "checkpoint": {"every_steps": 10**9}}
     with Runtime(options) as runtime:
         torch.set_num_threads(1)  # the second thread of a step would wait whenever a neighbour holds its core
-        models = _model(case), _model(case)
-        loops = _by_hand(case, runtime, models[0]), _with_runtime(case, runtime, models[1])
-        turns = [_turn(loops, case.block_steps, number) for number in range(case.blocks)]
-        if not all(torch.equal(*pair) for pair in zip(*(model.parameters() for model in models), strict=True)):
-            raise RuntimeError("Both loops must end with the same weights, but did not.")
+        found = QUESTIONS[question](name, runtime)
         if runtime.is_main_process:
-            (directory / MILLISECONDS_FILE).write_text(json.dumps(turns[1:]))
+            (directory / RESULT_FILE).write_text(json.dumps(found))
 
 
-def _rows(name: str, ranks: int) -> list[tuple[str, str]]:
-    by_hand, with_runtime = _run(name, ranks)
-    label = f"{name} step, {ranks} rank{'s' * (ranks > 1)}"
-    return [
-        (f"{label}: by hand, ms", str(spread(by_hand.wall))),
-        (f"{label}: Runtime, ms", str(spread(with_runtime.wall))),
-        (f"{label}: Runtime / by hand", str(ratio(with_runtime.wall, by_hand.wall))),
-        (f"{label}: Runtime / by hand, CPU time", str(ratio(with_runtime.cpu, by_hand.cpu))),
-    ]
+def measure(name: str, runtime: Runtime) -> list[Turn]:
+    """Let all loops take turns; the first block of each only warms up.
+
+    Raises:
+        RuntimeError: The hand-written loop and ours trained different weights, so they did not do the same work.
+    """
+    case = CASES[name]
+    loops = {loop: make(case, runtime) for loop, make in LOOPS.items()}
+    models: dict[str, nn.Module] = {}
+    order = list(loops)
+    turns = []
+    for _ in range(case.blocks):
+        order.append(order.pop(0))  # who begins changes every time
+        turns.append(_turn({loop: loops[loop] for loop in order}, models, case.block_steps))
+    ours, theirs = (models[loop].parameters() for loop in ("Runtime", "by hand"))
+    if not all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True)):
+        raise RuntimeError("Both loops must end with the same weights, but did not.")
+    return turns[1:]
 
 
-def _run(name: str, ranks: int) -> tuple[Times, Times]:
-    """What rank 0 measured: by hand, and with the Runtime."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, *launcher, "-m", "tests.benchmarks.step_overhead", name, directory]
-        subprocess.run(command, env=clean_environment(), check=True, stdout=subprocess.DEVNULL)
-        turns = json.loads((Path(directory) / MILLISECONDS_FILE).read_text())
-    by_hand, with_runtime = ([turn[loop] for turn in turns] for loop in (0, 1))
-    return _times(by_hand), _times(with_runtime)
-
-
-def _times(blocks: list[list[float]]) -> Times:
-    return Times([wall for wall, _ in blocks], [cpu for _, cpu in blocks])
-
-
-def _turn(loops: tuple[Iterator[None], Iterator[None]], steps: int, number: int) -> list[tuple[float, float]]:
-    """One block of each; who begins changes every time."""
-    blocks = [(0.0, 0.0), (0.0, 0.0)]
-    for which in (0, 1) if number % 2 else (1, 0):
+def _turn(loops: dict[str, Iterator[nn.Module]], models: dict[str, nn.Module], steps: int) -> Turn:
+    turn = {}
+    for loop, blocks in loops.items():
         wall, cpu = time.perf_counter(), time.process_time()
-        next(loops[which])
+        models[loop] = next(blocks)
         seconds = time.perf_counter() - wall, time.process_time() - cpu
-        blocks[which] = (1000 * seconds[0] / steps, 1000 * seconds[1] / steps)
-    return blocks
+        turn[loop] = (1000 * seconds[0] / steps, 1000 * seconds[1] / steps)
+    return turn
 
 
-def _by_hand(case: Case, runtime: Runtime, model: nn.Module) -> Iterator[None]:
-    several = runtime.num_processes > 1
-    parallel = DistributedDataParallel(model, gradient_as_bucket_view=True) if several else model
-    optimizer = torch.optim.AdamW(parallel.parameters(), lr=0.001)
-    scheduler = StepLR(optimizer, 1000, 0.5)
-    prepared = runtime.prepare(_loader(case))
-    batches = list(islice(EndlessBatches(prepared.order, prepared.share, 0), case.block_steps * case.blocks))
-    loader = DataLoader(prepared.loader.dataset, batch_sampler=batches)
-    for number, (points, classes) in enumerate(loader, start=1):
-        loss = nn.functional.cross_entropy(parallel(points), classes)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parallel.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        if number % case.block_steps == 0:
-            yield
+def peak_mb(name: str, runtime: Runtime) -> float:
+    """What one loop's preparation and first steps add to this process, which has imported what every loop needs."""
+    make_optimizer(make_model(Case(8, 8, 1, 1)))  # imports what AdamW imports
+    before = _resident_mb()
+    next(LOOPS[name](MEMORY, runtime))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
-def _with_runtime(case: Case, runtime: Runtime, model: nn.Module) -> Iterator[None]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
-    scheduler = StepLR(optimizer, 1000, 0.5)
-    parallel, optimizer, scheduler, loader = runtime.prepare(model, optimizer, scheduler, _loader(case))
-    total = case.block_steps * case.blocks + 1  # one more than is taken: the last would be saved
-    for number, (points, classes) in enumerate(runtime.steps(loader, total=total), start=1):
-        with runtime.accumulate():
-            loss = nn.functional.cross_entropy(parallel(points), classes)
-            runtime.backward(loss)
-            runtime.clip_grad_norm_(1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-        runtime.log(loss=loss)
-        if number % case.block_steps == 0:
-            yield
+def collectives_per_step(name: str, runtime: Runtime) -> float:
+    """How often ranks talk to each other in a step, as torch's profiler counts it."""
+    loop = LOOPS[name](COUNTED, runtime)
+    next(loop)  # DDP says hello, and ranks find out how long a step is
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        next(loop)
+    calls = sum(average.count for average in profiler.key_averages() if average.key.startswith("c10d::"))
+    return float(calls / COUNTED.block_steps)
 
 
-def _model(case: Case) -> nn.Module:
-    torch.manual_seed(0)
-    hidden = nn.Linear(case.width, case.width)
-    return nn.Sequential(nn.Linear(FEATURES, case.width), nn.ReLU(), hidden, nn.ReLU(), nn.Linear(case.width, CLASSES))
+QUESTIONS: dict[str, Callable[[str, Runtime], Any]] = {
+    "time": measure,
+    "memory": peak_mb,
+    "collectives": collectives_per_step,
+}
 
 
-def _loader(case: Case) -> DataLoader[tuple[torch.Tensor, ...]]:
-    points = torch.randn(SAMPLES, FEATURES, generator=torch.Generator().manual_seed(0))
-    dataset = TensorDataset(points, points[:, :CLASSES].argmax(dim=1))
-    return DataLoader(dataset, batch_size=case.batch_size, shuffle=True)
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _from_command_line(words: Sequence[str]) -> None:
+    if len(words) > 1:
+        answer(Path(words[0]), words[1], words[2])
+    else:
+        print(main(*words))
 
 
 if __name__ == "__main__":
-    measure(CASES[sys.argv[1]], Path(sys.argv[2]))
+    _from_command_line(sys.argv[1:])

@@ -32,7 +32,7 @@ def test_a_full_disk_ends_the_run_with_74_and_the_older_checkpoint_intact(run_py
     assert "could not be written" in done.stderr
     assert "Traceback" not in done.stderr
     reports: list[str] = []
-    found = CheckpointStore(small_disk, keep=2).latest(reports.append)
+    found = CheckpointStore(small_disk).latest(reports.append)
     assert found is not None
     assert found.step == 25
     assert reports == []

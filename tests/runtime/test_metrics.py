@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hpc import Runtime, preemption
+from hpc.checkpoint.retention import Retention
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import DivergedError
 from hpc.journal import Journal
@@ -33,7 +34,7 @@ def run(directory: Path, bad_step: int, options: dict[str, Any], **bad: float) -
 
 
 def committed(directory: Path) -> list[int]:
-    return [checkpoint.step for checkpoint in CheckpointStore(directory / "checkpoints", 9).list()]
+    return [checkpoint.step for checkpoint in CheckpointStore(directory / "checkpoints", Retention(9)).list()]
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", math.nan), ("grad_norm", math.inf)])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -167,7 +168,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         steps = runtime.steps(loader, total=9)
         with pytest.raises(LoadError, match="does not fit what is being trained"):
             next(steps)
-    assert CheckpointStore(tmp_path / "checkpoints", 2).list()[0].step == 5
+    assert CheckpointStore(tmp_path / "checkpoints").list()[0].step == 5
 
 
 def test_gather_gives_scalars_a_dimension(tmp_path: Path) -> None:
@@ -210,8 +211,8 @@ def test_ranks_times_accumulation_is_one_global_batch(run_py: Run, tmp_path: Pat
             "+job={}",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        (checkpoint,) = CheckpointStore(tmp_path / f"ranks{ranks}" / "0" / "checkpoints", 1).list()
-        finals.append(torch.load(checkpoint.directory / "model.pt", weights_only=True)[0])
+        (checkpoint,) = CheckpointStore(tmp_path / f"ranks{ranks}" / "0" / "checkpoints").list()
+        finals.append(load_file(checkpoint.directory / "model.safetensors"))
     for name, weights in finals[0].items():
         for other in finals[1:]:
             torch.testing.assert_close(

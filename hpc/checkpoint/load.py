@@ -1,0 +1,139 @@
+"""What does a run go on from? The newest checkpoint whose every byte is as it was written, whoever wrote it.
+
+Tensors are read straight into the model, and verified on the way; a checkpoint that turns out to be damaged is named,
+and the one before it is read over it. Each rank reads the parts it holds, and verifies every file that it reads whole
+or that was written by a rank of its number.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpc.checkpoint.files import DamagedError, file_damage, read_whole
+from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Written, read_manifest
+from hpc.checkpoint.save import Group
+from hpc.checkpoint.shards import Part, overlap, part_of
+from hpc.checkpoint.state import TrainingState
+from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
+from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
+from hpc.errors import LoadError
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on from.
+
+    Args:
+        checkpoint: What was loaded.
+        trainer: The content of its trainer.pt.
+    """
+
+    checkpoint: Checkpoint
+    trainer: dict[str, Any]
+
+
+def load_latest(
+    store: CheckpointStore, state: TrainingState, group: Group, report: Callable[[str], None]
+) -> Resumed | None:
+    """Put the newest good checkpoint into `state`; None if there is none. Collective.
+
+    Args:
+        store: Listed by rank 0 alone, because directory listings on a network may differ.
+        state: Models are overwritten in place; optimizers get new tensors.
+        group: Everybody who loads.
+        report: Told on rank 0 about each checkpoint that is passed over.
+
+    Raises:
+        LoadError: A checkpoint is of something else than what is being trained.
+    """
+    is_first = group.world.rank == 0
+    for checkpoint in group.broadcast(store.list() if is_first else None):
+        trainer = _load(checkpoint, state, group)
+        if isinstance(trainer, dict):
+            store.verified_step = checkpoint.step
+            return Resumed(checkpoint, trainer)
+        if is_first:
+            report(passed_over(checkpoint, trainer))
+    return None
+
+
+def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[str, Any] | list[str]:
+    """The content of trainer.pt, or what is wrong with the checkpoint."""
+    manifest = group.broadcast(_manifest(checkpoint) if group.world.rank == 0 else None)
+    if isinstance(manifest, str):
+        return [manifest]
+    reading = _Reading(checkpoint.directory, manifest, group)
+    outcomes = group.collect(reading.read(state))
+    for error in (each for each in outcomes if isinstance(each, LoadError)):
+        raise error
+    problems = sorted({problem for each in outcomes for problem in each})
+    if problems:
+        return problems
+    for name, engine in state.engines.items():
+        engine.load_files(checkpoint.directory / name)
+    state.restore(reading.targets, reading.trainer, group.world)
+    return reading.trainer
+
+
+def _manifest(checkpoint: Checkpoint) -> Manifest | str:
+    try:
+        return read_manifest(checkpoint.directory)
+    except DamagedError as error:
+        return str(error)
+
+
+class _Reading:
+    """One rank's attempt at one checkpoint."""
+
+    def __init__(self, directory: Path, manifest: Manifest, group: Group) -> None:
+        self.directory, self.written = directory, manifest.written
+        self.rank, self.size = group.world.rank, group.world.world_size
+        self.targets: dict[str, torch.Tensor] = {}
+        self.trainer: dict[str, Any] = {}
+
+    def read(self, state: TrainingState) -> list[str] | LoadError:
+        """Read everything this rank needs; what is wrong with it is a value, to be compared with other ranks'."""
+        try:
+            self.targets = state.targets(self.written)
+        except LoadError as error:
+            return error
+        parts = {name: part_of(tensor, self.rank) for name, tensor in self.targets.items()}
+        wanted = _by_file(self.written, parts)
+        problems = [self._problem(name, wanted.get(name, [])) for name in self.written.files]
+        for alias, stored in self.written.aliases.items():
+            if self.targets[alias] is not self.targets[stored]:
+                self.targets[alias].detach().copy_(self.targets[stored].detach())
+        return [problem for problem in problems if problem]
+
+    def _problem(self, name: str, wanted: list[Wanted]) -> str | None:
+        path, entry = self.directory / name, self.written.files[name]
+        is_mine = entry.rank % self.size == self.rank
+        try:
+            if name == TRAINER_FILE:
+                self.trainer = torch.load(io.BytesIO(read_whole(path, entry)), map_location="cpu", weights_only=True)
+            elif any(part for _, _, part in wanted) or (wanted and is_mine):
+                read_tensors(path, entry, wanted, is_mine)
+            elif is_mine:
+                return file_damage(path, entry)
+        except DamagedError as error:
+            return str(error)
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+        return None
+
+
+def _by_file(written: Written, parts: Mapping[str, Part]) -> dict[str, list[Wanted]]:
+    """All pieces of every file, each with what of it belongs on this rank."""
+    wanted: dict[str, list[Wanted]] = {}
+    for name, entry in written.tensors.items():
+        part = parts[name]
+        for piece in entry.pieces:
+            common = overlap(piece.offsets, piece.shape, part.offsets, part.tensor.shape)
+            wanted.setdefault(piece.file, []).append((piece, DTYPES[entry.dtype], part if common is not None else None))
+    return wanted

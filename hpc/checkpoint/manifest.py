@@ -1,0 +1,141 @@
+"""What does a checkpoint directory hold, and where does each piece of each tensor lie?
+
+manifest.json is one JSON object: `checkpoint` says everything below, `xxh3_128` is the checksum of that part's bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from hpc.checkpoint.files import DamagedError, FileEntry
+
+MANIFEST_FILE = "manifest.json"
+TRAINER_FILE = "trainer.pt"
+FORMAT = 1
+_OPENING = b'{"xxh3_128":"%b","checkpoint":'
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor, contiguous in one file.
+
+    Args:
+        file: Its name.
+        begin: First byte, from the start of the file.
+        offsets: Where in the whole tensor the box begins, per dimension.
+        shape: Of the box.
+    """
+
+    file: str
+    begin: int
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the whole run.
+
+    Args:
+        dtype: As safetensors spells it: F32, BF16.
+        shape: Of the whole tensor.
+        pieces: Together they are the whole tensor, and no two overlap.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one rank has put into the directory.
+
+    Args:
+        files: By name.
+        tensors: By kind and name (`model/blocks.0.weight`), with this rank's pieces.
+        aliases: Names of tensors that are stored under another name.
+    """
+
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    tensors: dict[str, TensorEntry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything there is to know of a checkpoint.
+
+    Args:
+        step: Optimizer steps taken when it was saved.
+        token: Of the life that saved it.
+        saved_at: Seconds since the epoch.
+        metrics: The newest logged values.
+        written: By all ranks.
+    """
+
+    step: int
+    token: str
+    saved_at: float
+    metrics: dict[str, float]
+    written: Written
+
+    def to_bytes(self) -> bytes:
+        """The content of manifest.json."""
+        fields = dataclasses.asdict(self)
+        fields |= {"format": FORMAT, **fields.pop("written")}
+        content = json.dumps(fields, separators=(",", ":")).encode()
+        return _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n"
+
+
+def merged(parts: Iterable[Written]) -> Written:
+    """What all ranks have written, together."""
+    whole = Written()
+    for part in parts:
+        whole.files.update(part.files)
+        whole.aliases.update(part.aliases)
+        for name, entry in part.tensors.items():
+            before = whole.tensors[name].pieces if name in whole.tensors else ()
+            whole.tensors[name] = dataclasses.replace(entry, pieces=before + entry.pieces)
+    return whole
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a checkpoint.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    try:
+        return _parsed((directory / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{MANIFEST_FILE} cannot be read ({error})") from error
+
+
+def _parsed(data: bytes) -> Manifest:
+    opening = len(_OPENING % bytes(32))
+    content = data[opening:-2]
+    if data != _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n":
+        raise ValueError("it does not have the checksum it was written with")
+    fields = json.loads(content)
+    if fields.pop("format") != FORMAT:
+        raise ValueError(f"only format {FORMAT} is known")
+    files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
+    tensors = {name: _tensor_entry(entry) for name, entry in fields.pop("tensors").items()}
+    aliases = fields.pop("aliases")
+    return Manifest(**fields, written=Written(files, tensors, aliases))
+
+
+def _tensor_entry(fields: dict[str, Any]) -> TensorEntry:
+    pieces = [
+        Piece(piece["file"], piece["begin"], tuple(piece["offsets"]), tuple(piece["shape"]))
+        for piece in fields["pieces"]
+    ]
+    return TensorEntry(fields["dtype"], tuple(fields["shape"]), tuple(pieces))

@@ -1,0 +1,24 @@
+"""Where are the peers installed? Beside the project's own environment, when a benchmark asks for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("lightning-fabric", "pytorch-ignite", "idr_torch", "submitit", "accelerate")
+
+
+def install_peers(directory: Path) -> Path:
+    """A virtual environment with the peers and this interpreter's packages; returns its Python."""
+    python = directory / "bin" / "python"
+    if not python.exists():
+        venv.create(directory, with_pip=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(directory), "platbase": str(directory)}))
+    (site / "of_the_project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    pinned = f"torch=={torch.__version__.partition('+')[0]}"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", pinned, *PACKAGES], check=True)
+    return python
