@@ -12,7 +12,7 @@ from hpc.config.schema import (
     Profile,
     RuntimeOptions,
     Settings,
-    Strategy,
+    StrategyOptions,
 )
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "Profile",
     "RuntimeOptions",
     "Settings",
-    "Strategy",
+    "StrategyOptions",
     "plain",
     "register_schema",
     "sentence",

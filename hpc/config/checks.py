@@ -15,13 +15,13 @@ from hpc.config.schema import (
     Launch,
     RuntimeOptions,
     Settings,
-    Strategy,
+    StrategyOptions,
 )
 from hpc.errors import ConfigurationError
 
 CHOICES = {
     "cluster.scheduler": ("auto", "local", "slurm"),
-    "strategy.name": ("ddp", "single"),
+    "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
     "strategy.precision": ("fp32", "bf16", "fp16"),
     "runtime.device": ("auto", "cuda", "mps", "cpu"),
 }
@@ -32,6 +32,8 @@ AT_LEAST_ONE = (
     "cluster.grace_seconds",
     "cluster.max_parallel_points",
     "strategy.accumulation_steps",
+    "strategy.min_block_parameters",
+    "strategy.shard_size",
     "runtime.log_every_steps",
     "runtime.profile.start_step",
     "runtime.profile.steps",
@@ -86,7 +88,7 @@ def register_schema() -> None:
     sections = {
         "hardware": Hardware,
         "cluster": Cluster,
-        "strategy": Strategy,
+        "strategy": StrategyOptions,
         "runtime": RuntimeOptions,
         "checkpoint": CheckpointOptions,
         "launch": Launch,

@@ -64,15 +64,35 @@ class Cluster:
 
 
 @dataclass
-class Strategy:
+class StrategyOptions:
     """How: the way ranks share the work of one step."""
 
     name: str = "ddp"
-    """ddp, or single where more than one rank would be a mistake."""
+    """ddp, fsdp, deepspeed, or single where more than one rank would be a mistake."""
     precision: str = "fp32"
     """fp32, bf16 or fp16."""
     accumulation_steps: int = 1
     """Micro-batches per optimizer step on every rank."""
+    blocks: list[str] = field(default_factory=list)
+    """Class names of layers that are sharded, recomputed or compiled one by one; empty takes those in ModuleLists."""
+    min_block_parameters: int | None = None
+    """Blocks are the innermost modules of at least so many parameters, instead of classes."""
+    shard_size: int | None = None
+    """fsdp: ranks that share one copy of the model; more ranks than these hold further copies. None: all ranks."""
+    reshard_after_forward: bool = True
+    """fsdp: free a block's gathered parameters until its backward pass; false is faster and takes more memory."""
+    cpu_offload: bool = False
+    """fsdp: parameters, gradients and optimizer state live in host memory."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass instead of keeping them."""
+    compile: bool | str = False
+    """True, or a mode of torch.compile: default, reduce-overhead, max-autotune."""
+    compile_backend: str = "inductor"
+    """As torch.compile names them; eager and aot_eager need no C++ compiler."""
+    zero_stage: int | None = None
+    """deepspeed: 1 shards optimizer state, 2 gradients too, 3 parameters too; None: as deepspeed_config says, or 2."""
+    deepspeed_config: str | None = None
+    """deepspeed: a DeepSpeed JSON file; it must not contradict this section."""
 
 
 @dataclass
@@ -142,7 +162,7 @@ class Settings:
 
     hardware: Hardware = field(default_factory=Hardware)
     cluster: Cluster = field(default_factory=Cluster)
-    strategy: Strategy = field(default_factory=Strategy)
+    strategy: StrategyOptions = field(default_factory=StrategyOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     launch: Launch = field(default_factory=Launch)

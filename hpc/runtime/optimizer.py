@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from hpc.runtime.precision import Precision
@@ -16,18 +17,35 @@ class Window:
 
     Args:
         size: Micro-batches per optimizer step.
-        micro: Micro-batches of this window that were begun.
-        skipped: Whether the last optimizer step was skipped because a scaled gradient overflowed.
     """
 
     size: int
-    micro: int = 0
-    skipped: bool = False
+    length: int = field(init=False)
+    """Micro-batches in the window at hand: `size`, or fewer where the caller says so."""
+    micro: int = field(init=False)
+    """Micro-batches of this window that were begun."""
+    share: torch.Tensor | None = field(init=False, default=None)
+    """Scalar: this micro-batch's part of the weight on all ranks, times the ranks; None: all weigh the same."""
+    skipped: set[Optimizer] = field(init=False, default_factory=set)
+    """Optimizers whose last step was skipped because a scaled gradient overflowed."""
+
+    def __post_init__(self) -> None:
+        self.length = self.micro = self.size  # as after a whole window, so that the next micro-batch opens one
 
     @property
     def is_last(self) -> bool:
         """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
-        return self.micro == self.size
+        return self.micro == self.length
+
+    def weigh(self, loss: torch.Tensor) -> torch.Tensor:
+        """A micro-batch's part of the loss of which the window's gradient is taken.
+
+        Args:
+            loss: Mean over the micro-batch.
+        """
+        if self.share is not None:
+            return torch.where(self.share > 0, loss * self.share, 0.0)  # a mean over nothing is NaN
+        return loss / self.length if self.length > 1 else loss
 
 
 class PreparedOptimizer:
@@ -43,7 +61,6 @@ class PreparedOptimizer:
         self.optimizer = optimizer
         self.precision = precision
         self.window = window
-        self._unscaled = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.optimizer, name)
@@ -54,27 +71,19 @@ class PreparedOptimizer:
             return
         if not self.precision.scales:
             self.optimizer.step()
-            return
-        scaler, before = self.precision.scaler, self.precision.scaler.get_scale()
-        scaler.step(self.optimizer)
-        scaler.update()
-        self._unscaled = False
-        self.window.skipped = scaler.get_scale() < before  # the scale falls exactly when a step was skipped
+        elif self.precision.step(self.optimizer):
+            self.window.skipped.discard(self.optimizer)
+        else:
+            self.window.skipped.add(self.optimizer)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients at the end of a window."""
         if self.window.is_last:
             self.optimizer.zero_grad(set_to_none=set_to_none)
 
-    def unscale(self) -> None:
-        """Make the gradients true before they are clipped; a second call in one window does nothing."""
-        if self.precision.scales and not self._unscaled:
-            self.precision.scaler.unscale_(self.optimizer)
-            self._unscaled = True
-
 
 class PreparedScheduler:
-    """The user's scheduler; it advances once per optimizer step that was taken.
+    """The user's scheduler; it advances once per step that its optimizer took.
 
     Args:
         scheduler: As torch made it; every other attribute is its own.
@@ -90,5 +99,5 @@ class PreparedScheduler:
 
     def step(self, *args: Any) -> None:
         """Advance at the end of a window, unless its optimizer step was skipped."""
-        if self.window.is_last and not self.window.skipped:
+        if self.window.is_last and self.scheduler.optimizer not in self.window.skipped:
             self.scheduler.step(*args)

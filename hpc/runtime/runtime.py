@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -26,14 +25,15 @@ from hpc.preemption import stop_requests
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.iterable import PreparedIterable, prepare_loader
 from hpc.runtime.nest import map_tensors
-from hpc.runtime.optimizer import PreparedOptimizer, PreparedScheduler, Window
+from hpc.runtime.optimizer import PreparedScheduler, Window
 from hpc.runtime.precision import Precision
 from hpc.runtime.process_group import open_process_group
 from hpc.runtime.rows import CurrentRows
 from hpc.runtime.steps import Steps
-from hpc.runtime.strategy import unwrap, wrap
+from hpc.runtime.strategy import Context, choose
 from hpc.runtime.trackers import Tracker, make_trackers
 from hpc.runtime.usage import work_of
+from hpc.runtime.weights import Weigh
 from hpc.world import World, resolve_world
 
 
@@ -62,10 +62,10 @@ class Runtime:
         self.window = Window(self.settings.strategy.accumulation_steps)
         self.current_rows = CurrentRows()
         self.state = TrainingState(models=[], optimizers=[], others={})
-        if self.precision.scales:
-            self.state.others["scaler"] = self.precision.scaler
-        self._wrapped: list[torch.nn.Module] = []
-        self._optimizers: list[PreparedOptimizer] = []
+        deterministic = self.settings.runtime.deterministic
+        self.strategy = choose(
+            Context(self.settings.strategy, self.group, self.precision, self.window, self.state, deterministic)
+        )
         self._steps: Steps | None = None
 
     def __enter__(self) -> Runtime:
@@ -110,7 +110,10 @@ class Runtime:
         Raises:
             ConfigurationError: An object is none of these, or cannot be prepared.
         """
-        prepared = tuple(self._prepare_one(thing) for thing in objects)
+        models = [thing for thing in objects if isinstance(thing, torch.nn.Module)]
+        optimizers = [thing for thing in objects if isinstance(thing, Optimizer)]
+        ready = self.strategy.prepare(models, optimizers)
+        prepared = tuple(ready[id(thing)] if id(thing) in ready else self._prepare_other(thing) for thing in objects)
         return prepared if len(prepared) > 1 else prepared[0]
 
     def register(self, name: str, thing: Stateful) -> None:
@@ -124,6 +127,7 @@ class Runtime:
         total: int,
         tokens_per_sample: int | None = None,
         flops_per_sample: float | None = None,
+        weigh: Weigh | None = None,
     ) -> Iterator[Any]:
         """This rank's micro-batches until `total` optimizer steps are done, over all lives.
 
@@ -135,6 +139,8 @@ class Runtime:
             tokens_per_sample: Counts speed in tokens; without it, in samples.
             flops_per_sample: Of forward and backward pass, for the share of the GPUs' peak that is shown; with tokens
                 it is estimated where not given.
+            weigh: Batch -> tokens its mean loss is over; a window's gradient is then that of one mean over all
+                tokens on all ranks. Without it, every micro-batch counts the same.
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
@@ -144,27 +150,28 @@ class Runtime:
         """
         if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
-        self._steps = Steps(self, loader, total, work_of(self.state.models, tokens_per_sample, flops_per_sample))
+        self.strategy.check_batch_size(loader.share.batch_size)
+        work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
+        self._steps = Steps(self, loader, total, work, weigh)
         return iter(self._steps)
 
-    def accumulate(self) -> AbstractContextManager[Any]:
-        """Around one micro-batch: ranks exchange gradients in the last of each window only."""
-        self.window.micro = self.window.micro % self.window.size + 1
-        if self.window.is_last:
-            return contextlib.nullcontext()
-        stack = contextlib.ExitStack()
-        for model in self._wrapped:
-            if isinstance(model, DistributedDataParallel):
-                stack.enter_context(model.no_sync())
-        return stack
+    def accumulate(self, size: int | None = None) -> AbstractContextManager[Any]:
+        """Around one micro-batch: ranks exchange gradients in the last of each window only.
+
+        Args:
+            size: Micro-batches in the window that begins here, where there are fewer than
+                `strategy.accumulation_steps` left; `steps` never runs out of them. The same on every rank.
+        """
+        window = self.window
+        if window.is_last:
+            self.precision.close_window()
+            window.micro, window.length = 0, size or window.size
+        window.micro += 1
+        return contextlib.nullcontext() if window.is_last else self.strategy.without_sync()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of a micro-batch's loss; a window's gradients are the mean over its micro-batches."""
-        if self.window.size > 1:
-            loss = loss / self.window.size
-        if self.precision.scales:
-            loss = self.precision.scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Gradients of a micro-batch's mean loss; a window's are the mean over its micro-batches, weighed or not."""
+        self.strategy.backward(self.window.weigh(loss))
 
     def clip_grad_norm_(self, max_norm: float, parameters: Any = None) -> torch.Tensor | None:
         """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.
@@ -175,9 +182,7 @@ class Runtime:
         """
         if not self.window.is_last:
             return None
-        for optimizer in self._optimizers:
-            optimizer.unscale()
-        return torch.nn.utils.clip_grad_norm_(self._trained() if parameters is None else parameters, max_norm)
+        return self.strategy.clip_grad_norm_(max_norm, parameters)
 
     def autocast(self) -> torch.autocast:
         """The run's precision, for computations outside a prepared model."""
@@ -227,7 +232,7 @@ class Runtime:
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The user's own module inside a prepared one."""
-        return unwrap(model)
+        return self.strategy.unwrap(model)
 
     def wait_for_everyone(self) -> None:
         """Return when every rank is here. Collective."""
@@ -238,13 +243,7 @@ class Runtime:
         """What happened to this run."""
         return Journal(self.directory)
 
-    def _prepare_one(self, thing: Any) -> Any:
-        if isinstance(thing, torch.nn.Module):
-            return self._prepare_model(thing)
-        if isinstance(thing, Optimizer):
-            self.state.optimizers.append(thing)
-            self._optimizers.append(PreparedOptimizer(thing, self.precision, self.window))
-            return self._optimizers[-1]
+    def _prepare_other(self, thing: Any) -> Any:
         if isinstance(thing, LRScheduler):
             self.state.others[f"scheduler.{len(self.state.others)}"] = thing
             return PreparedScheduler(thing, self.window)
@@ -261,16 +260,3 @@ class Runtime:
         parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world.world_size)]
         distributed.all_gather(parts, value.contiguous())
         return torch.cat(parts)
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        """Asked of the optimizers where there are any: walking a model's modules takes 3 % of a 0.4 ms step."""
-        groups = [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
-        trained = [parameter for group in groups for parameter in group["params"]]
-        return trained or [parameter for model in self.state.models for parameter in model.parameters()]
-
-    def _prepare_model(self, model: torch.nn.Module) -> torch.nn.Module:
-        self.precision.cast_forward(model)
-        wrapped = wrap(model, self.group, self.settings.strategy, self.settings.runtime.deterministic)
-        self.state.models.append(model)
-        self._wrapped.append(wrapped)
-        return wrapped

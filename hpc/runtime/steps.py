@@ -16,6 +16,7 @@ from hpc.runtime.profiler import ProfilerWindow
 from hpc.runtime.report import Report
 from hpc.runtime.trackers import TrackedRun
 from hpc.runtime.usage import Work
+from hpc.runtime.weights import Weigh, weighed
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
@@ -29,6 +30,7 @@ class Steps:
         loader: Where micro-batches come from.
         total: Optimizer steps in all.
         work: What a sample costs.
+        weigh: How much a micro-batch counts; None lets all count the same.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Steps:
         loader: PreparedLoader | PreparedIterable,
         total: int,
         work: Work,
+        weigh: Weigh | None = None,
     ) -> None:
         self.runtime, self.loader, self.total, self.work = runtime, loader, total, work
+        self.weigh = weigh
         self.step = 0
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
@@ -60,7 +64,7 @@ class Steps:
     def log(self, values: dict[str, Any]) -> None:
         """Note values of the step that is being taken; after the loop, of the last one."""
         if self.report is not None:
-            self.report.log(min(self.step + 1, self.total), values, self.runtime.window.skipped)
+            self.report.log(min(self.step + 1, self.total), values, bool(self.runtime.window.skipped))
 
     def close(self) -> None:
         """Leave files and the progress bar whole; a second call does nothing."""
@@ -75,7 +79,7 @@ class Steps:
         window = self.runtime.window
         self.profiler.after(self.step)
         began = time.monotonic()
-        for batch in self.loader.stream(self.samples, self._positions):
+        for batch in self._micro_batches():
             yield batch
             if window.size > 1 and not window.is_last:
                 continue
@@ -85,6 +89,12 @@ class Steps:
             if self.step == self.total:
                 self.agreement.finish()
                 return
+
+    def _micro_batches(self) -> Iterator[Any]:
+        batches = self.loader.stream(self.samples, self._positions)
+        if self.weigh is None:
+            return batches
+        return weighed(batches, self.weigh, self.runtime.window, self.runtime.group)
 
     def _boundary(self, step_seconds: float) -> None:
         self.step += 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hpc import Runtime, preemption
+from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import ConfigurationError, LoadError
-from hpc.runtime.process_group import close_process_group
 from tests.conftest import Run
 from tests.jobs import Points
-
-
-@pytest.fixture(autouse=True)
-def own_process_state() -> Iterator[None]:
-    """A Runtime takes over this process: give it back."""
-    numbers = (*preemption.SIGNALS, signal.SIGCONT)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    threads = torch.get_num_threads()
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    signal.set_wakeup_fd(-1)
-    preemption.stop_requests.cache_clear()
-    close_process_group()
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
 
 
 def config(directory: Path, **sections: Any) -> dict[str, Any]:
