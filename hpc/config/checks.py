@@ -23,7 +23,7 @@ CHOICES = {
     "cluster.scheduler": ("auto", "local", "slurm"),
     "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
     "strategy.precision": ("fp32", "bf16", "fp16"),
-    "runtime.device": ("auto", "cuda", "mps", "cpu"),
+    "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
 }
 AT_LEAST_ONE = (
     "hardware.nodes",

@@ -111,7 +111,7 @@ class RuntimeOptions:
     launcher: str = "auto"
     """Whom to believe about rank and world size: auto, none, or a name from `hpc world`; wins over HPC_LAUNCHER."""
     device: str = "auto"
-    """auto takes cuda, then mps, then cpu; or one of these by name."""
+    """auto takes the first that is here of cuda, xla, mps and cpu; or one of these by name."""
     deterministic: bool = False
     """Deterministic kernels, and gradient buckets that stay as they are: a resumed run is bitwise equal."""
     log_every_steps: int = 10

@@ -170,3 +170,10 @@ def test_a_tracker_that_is_not_there_is_one_sentence(name: str) -> None:
         ConfigurationError, match=f"must hold tensorboard, csv, wandb, mlflow .*, but {name} is neither"
     ):
         make_trackers([name])
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_whose_package_is_missing_says_the_pip_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # how Python says that there is no such package
+    with pytest.raises(ConfigurationError, match=rf"not installed: pip install 'hpc\[{name}\]'"):
+        make_trackers([name])
