@@ -46,6 +46,7 @@ READS_ENVIRONMENT = {
     "hpc.worker",
     "hpc.checkpoint.failpoints",
     "hpc.runtime.runtime",
+    "hpc.runtime.trackers",
     "hpc.runtime.notebook",
     "hpc.runtime.process_group",
     "hpc.runtime.strategy.deepspeed",
