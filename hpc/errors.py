@@ -7,7 +7,8 @@
     ├── SlurmError             1  a Slurm command failed; carries the command and its stderr
     ├── SaveError             74  a checkpoint could not be made durable
     ├── LoadError             65  checkpoints were committed, and none of them loads
-    └── NoProgressError       76  several lives in a row ended without a new checkpoint
+    ├── NoProgressError       76  several lives in a row ended without a new checkpoint
+    └── DivergedError         79  a logged value is not finite; nothing was saved from there on
 
 The codes are those of sysexits.h where it has one. 85 and 86 are left alone: sites put them in RequeueExit.
 """
@@ -68,3 +69,9 @@ class NoProgressError(HpcError):
     """The job keeps being restarted and never gets to its next checkpoint."""
 
     exit_code = 76
+
+
+class DivergedError(HpcError):
+    """Training has diverged: more of it would be wasted (79 is free: sysexits.h ends at 78)."""
+
+    exit_code = 79

@@ -43,6 +43,7 @@ class StopCause(IntEnum):
     SIGINT = 3
     SIGUSR2 = 4
     SIGTERM = 5
+    DIVERGED = 6
 
 
 class StopRequests:

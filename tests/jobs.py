@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ class Points(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def train(cfg: Any) -> float:
     """Train a classifier with dropout; every rank must end with the same weights.
 
-    `cfg.job` may name a `fail_rank` and `fail_step` to raise at, and `step_seconds` to spend in each step.
+    `cfg.job` may name a `fail_rank` and `fail_step` to raise at, a `nan_step` to diverge at, and `step_seconds` to
+    spend in each step.
     """
     with Runtime(cfg) as runtime:
         model = nn.Sequential(
@@ -42,6 +44,8 @@ def train(cfg: Any) -> float:
         for points, classes in runtime.steps(loader, total=cfg.steps):
             with runtime.accumulate():
                 loss = nn.functional.cross_entropy(model(points), classes)
+                if runtime.step + 1 == cfg.job.get("nan_step"):
+                    loss = loss * math.nan
                 runtime.backward(loss)
                 runtime.clip_grad_norm_(1.0)
                 optimizer.step()

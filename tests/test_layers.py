@@ -46,8 +46,10 @@ READS_ENVIRONMENT = {
     "hpc.worker",
     "hpc.checkpoint.failpoints",
     "hpc.runtime.runtime",
+    "hpc.runtime.trackers",
     "hpc.runtime.notebook",
     "hpc.runtime.process_group",
+    "hpc.runtime.strategy.deepspeed",
     "hpc.submit.environment",
     "hpc.submit.local",
 }

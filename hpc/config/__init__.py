@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hpc.config.checks import CHOICES, register_schema, sentence, settings_of
+from hpc.config.checks import CHOICES, plain, register_schema, sentence, settings_of
 from hpc.config.schema import (
     CheckpointOptions,
     Cluster,
     Experiment,
     Hardware,
     Launch,
+    Profile,
     RuntimeOptions,
     Settings,
     StrategyOptions,
@@ -21,9 +22,11 @@ __all__ = [
     "Experiment",
     "Hardware",
     "Launch",
+    "Profile",
     "RuntimeOptions",
     "Settings",
     "StrategyOptions",
+    "plain",
     "register_schema",
     "sentence",
     "settings_of",

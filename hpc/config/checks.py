@@ -25,7 +25,7 @@ CHOICES = {
     "strategy.precision": ("fp32", "bf16", "fp16"),
     "checkpoint.on_error": ("stop", "continue"),
     "checkpoint.best_mode": ("min", "max"),
-    "runtime.device": ("auto", "cuda", "mps", "cpu"),
+    "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
 }
 AT_LEAST_ONE = (
     "hardware.nodes",
@@ -37,6 +37,8 @@ AT_LEAST_ONE = (
     "strategy.min_block_parameters",
     "strategy.shard_size",
     "runtime.log_every_steps",
+    "runtime.profile.start_step",
+    "runtime.profile.steps",
     "runtime.rendezvous_timeout_seconds",
     "runtime.collective_timeout_seconds",
     "runtime.max_lives_without_progress",
@@ -67,6 +69,12 @@ def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
     _check_hardware(settings.hardware)
     _check_checkpoint(settings.checkpoint)
     return settings
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as mappings, sequences and numbers, with interpolations resolved."""
+    container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
 
 
 def sentence(error: Exception) -> str:

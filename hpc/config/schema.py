@@ -96,16 +96,30 @@ class StrategyOptions:
 
 
 @dataclass
+class Profile:
+    """A few steps under torch.profiler: a trace per rank in the run directory's profile/."""
+
+    start_step: int | None = None
+    """The first of them, counted from 1; None profiles nothing."""
+    steps: int = 3
+
+
+@dataclass
 class RuntimeOptions:
     """What happens around the user's loop."""
 
     launcher: str = "auto"
     """Whom to believe about rank and world size: auto, none, or a name from `hpc world`; wins over HPC_LAUNCHER."""
     device: str = "auto"
-    """auto takes cuda, then mps, then cpu; or one of these by name."""
+    """auto takes the first that is here of cuda, xla, mps and cpu; or one of these by name."""
     deterministic: bool = False
     """Deterministic kernels, and gradient buckets that stay as they are: a resumed run is bitwise equal."""
     log_every_steps: int = 10
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves go besides metrics.jsonl: tensorboard, csv, wandb, mlflow, or module.Class of your own."""
+    must_be_finite: list[str] = field(default_factory=lambda: ["loss", "grad_norm"])
+    """Logged values that end the run with code 79 when they are not finite; nothing is saved from then on."""
+    profile: Profile = field(default_factory=Profile)
     interface: str | None = None
     """Interface, address or network (10.1.0.0/16) ranks find each other through; None leaves it to routing."""
     host_suffix: str = ""

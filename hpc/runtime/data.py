@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, get_w
 
 from hpc.errors import ConfigurationError
 from hpc.preemption import ignore_signals_in_worker
-from hpc.runtime.nest import to_device
+from hpc.runtime.accelerators import on_device
 from hpc.runtime.order import Order
 from hpc.runtime.process_group import ProcessGroup
 from hpc.runtime.rows import CurrentRows, Rows
@@ -160,8 +160,7 @@ class PreparedLoader:
         """Nothing: see `stream`."""
 
     def _batches(self, batches: Any, start: int) -> Iterator[Any]:
-        loader = _rebuilt(self.loader, *self._parts(batches, start))
-        return iter(loader) if self.device.type == "cpu" else (to_device(batch, self.device) for batch in loader)
+        return on_device(_rebuilt(self.loader, *self._parts(batches, start)), self.device)
 
     def _parts(self, batches: Any, start: int) -> tuple[Any, Any]:
         """Data set and batch sampler; in this very process the data set draws from the generators that are saved."""

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from hpc.errors import ConfigurationError
+from hpc.runtime.accelerators import on_device
 from hpc.runtime.data import PreparedLoader, Share, WorkerStart
 from hpc.runtime.nest import to_device
 from hpc.runtime.process_group import ProcessGroup
@@ -86,9 +87,9 @@ class PreparedIterable:
             if hasattr(self.loader.dataset, "set_epoch"):
                 self.loader.dataset.set_epoch(self._epoch)
             was_empty, empty = empty, True
-            for batch in self.loader:
+            for batch in on_device(self.loader, self.group.device):
                 empty = False
-                yield to_device(batch, self.group.device)
+                yield batch
             if empty and was_empty:  # once is no mistake: a checkpoint may have been made at the very end
                 raise ConfigurationError(
                     f"The iterable-style data set must give rank {self.share.rank} a batch to train on, but gave none."

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 Positions = NDArray[np.uint64]
 
-ROUNDS = 6
+ROUNDS, ROUNDS_OF_FEW = 6, 18
+FEW_BITS = 12
+"""Halves of a few bits take more rounds to mix: with 6, permutations of 6 samples differ in frequency, with 18 not."""
 GOLDEN = 0x9E3779B97F4A7C15
 MASK_64 = (1 << 64) - 1
 STIRS = (
@@ -66,7 +68,7 @@ class Order:
 
     def _permuted(self, offsets: Positions, epoch: int) -> Positions:
         bits = max(1, (self.length - 1).bit_length())
-        keys = _round_keys(self.seed, epoch)
+        keys = _round_keys(self.seed, epoch, ROUNDS_OF_FEW if bits <= FEW_BITS else ROUNDS)
         values = _feistel(offsets, keys, bits)
         outside = np.flatnonzero(values >= self.length)
         while outside.size:
@@ -107,8 +109,8 @@ def _mix(values: Positions) -> Positions:
     return _mixed(values, np.uint64(0), (np.empty_like(values), np.empty_like(values)))
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+def _round_keys(seed: int, epoch: int, rounds: int) -> list[np.uint64]:
     start = np.array([(seed * GOLDEN + epoch) & MASK_64], dtype=np.uint64)
     base = int(_mix(_mix(start) + np.uint64(GOLDEN))[0])
-    counters = np.array([(base + number * GOLDEN) & MASK_64 for number in range(1, ROUNDS + 1)], dtype=np.uint64)
+    counters = np.array([(base + number * GOLDEN) & MASK_64 for number in range(1, rounds + 1)], dtype=np.uint64)
     return list(_mix(counters))

@@ -16,6 +16,7 @@ from torch import distributed
 
 from hpc.config import RuntimeOptions
 from hpc.errors import ConfigurationError
+from hpc.runtime.accelerators import kinds_here, only_device
 from hpc.world import World
 from hpc.world.device import Place, check_devices, choose_device_index, cpu_advice, thread_count
 from hpc.world.interface import address_towards, interface_name, interface_of, is_loopback
@@ -175,7 +176,7 @@ def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
         ConfigurationError: What was asked for or promised is not here.
         WorldError: There are several GPUs, and fewer than ranks on this node.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = kinds_here()
     kind = next(kind for kind, here in available.items() if here) if asked == "auto" else asked
     if not available[kind]:
         here = ", ".join(name for name, found in available.items() if found)
@@ -186,7 +187,7 @@ def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
             "install a CUDA build of torch, or rehearse with runtime.device=cpu."
         )
     if kind != "cuda":
-        return torch.device(kind)
+        return only_device(kind, world)
     return torch.device("cuda", choose_device_index(torch.cuda.device_count(), world) or 0)
 
 

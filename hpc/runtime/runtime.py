@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ from hpc.runtime.process_group import open_process_group
 from hpc.runtime.rows import CurrentRows
 from hpc.runtime.steps import Steps
 from hpc.runtime.strategy import Context, choose
+from hpc.runtime.trackers import Tracker, make_trackers
+from hpc.runtime.usage import work_of
 from hpc.runtime.weights import Weigh
 from hpc.world import World, resolve_world
 
@@ -41,16 +43,19 @@ class Runtime:
     Args:
         config: A composed config or a plain mapping; see `hpc.config.Settings` for the parts that are read.
         world: Which rank this is; asked of the launcher's environment variables when not given.
+        trackers: Your own, besides those of `runtime.trackers`.
 
     Raises:
         ConfigurationError: A setting is wrong, or the world is not what the hardware says.
     """
 
-    def __init__(self, config: Any, world: World | None = None) -> None:
+    def __init__(self, config: Any, world: World | None = None, trackers: Sequence[Tracker] = ()) -> None:
+        self.config = config
         self.settings = settings_of(config)
         self.requests = stop_requests()
         self.world = world or resolve_world(os.environ, self.settings.runtime.launcher)
         self.directory = Path(self.settings.run_dir).absolute()
+        self.trackers = [*make_trackers(self.settings.runtime.trackers), *trackers]
         self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
@@ -122,6 +127,7 @@ class Runtime:
         *,
         total: int,
         tokens_per_sample: int | None = None,
+        flops_per_sample: float | None = None,
         weigh: Weigh | None = None,
     ) -> Iterator[Any]:
         """This rank's micro-batches until `total` optimizer steps are done, over all lives.
@@ -132,18 +138,22 @@ class Runtime:
             loader: From `prepare`.
             total: Optimizer steps in all; a resumed run has fewer left.
             tokens_per_sample: Counts speed in tokens; without it, in samples.
+            flops_per_sample: Of forward and backward pass, for the share of the GPUs' peak that is shown; with tokens
+                it is estimated where not given.
             weigh: Batch -> tokens its mean loss is over; a window's gradient is then that of one mean over all
                 tokens on all ranks. Without it, every micro-batch counts the same.
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            DivergedError: A logged value is not finite; nothing was saved from there on.
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
         """
         if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
         self.strategy.check_batch_size(loader.share.batch_size)
-        self._steps = Steps(self, loader, total, tokens_per_sample, weigh)
+        work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
+        self._steps = Steps(self, loader, total, work, weigh)
         return iter(self._steps)
 
     def accumulate(self, size: int | None = None) -> AbstractContextManager[Any]:

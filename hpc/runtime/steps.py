@@ -6,19 +6,20 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hpc.errors import EXIT_CONTINUE
+from hpc.config import plain
+from hpc.errors import EXIT_CONTINUE, DivergedError
 from hpc.preemption import Agreement, StopCause
 from hpc.runtime.checkpoints import Checkpoints, Position
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.iterable import PreparedIterable
-from hpc.runtime.trackers import Metrics, Progress, Values
+from hpc.runtime.profiler import ProfilerWindow
+from hpc.runtime.report import Report
+from hpc.runtime.trackers import TrackedRun
+from hpc.runtime.usage import Work
 from hpc.runtime.weights import Weigh, weighed
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
-
-SHOW_SECONDS = 0.5
-"""At least so long between two points in TensorBoard and on the screen, because writing one takes 0.3 ms of CPU."""
 
 
 class Steps:
@@ -28,7 +29,7 @@ class Steps:
         runtime: What to save and restore, and who the other ranks are.
         loader: Where micro-batches come from.
         total: Optimizer steps in all.
-        tokens_per_sample: Counts speed in tokens; None counts samples.
+        work: What a sample costs.
         weigh: How much a micro-batch counts; None lets all count the same.
     """
 
@@ -37,21 +38,20 @@ class Steps:
         runtime: Runtime,
         loader: PreparedLoader | PreparedIterable,
         total: int,
-        tokens_per_sample: int | None,
+        work: Work,
         weigh: Weigh | None = None,
     ) -> None:
-        self.runtime, self.loader, self.total = runtime, loader, total
-        self.unit, self.unit_per_sample = ("tokens", tokens_per_sample) if tokens_per_sample else ("samples", 1)
+        self.runtime, self.loader, self.total, self.work = runtime, loader, total, work
         self.weigh = weigh
         self.step = 0
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
         self.checkpoints = Checkpoints(runtime)
         self.agreement = Agreement(runtime.requests, runtime.group.side)
-        self.metrics: Metrics | None = None
-        self.progress: Progress | None = None
-        self._latest: Values = {}
-        self._mark = (0.0, 0)
+        self.report: Report | None = None
+        self.profiler = ProfilerWindow(
+            runtime.settings.runtime.profile, runtime.directory, runtime.world.rank, runtime.device
+        )
         self._positions: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
@@ -63,8 +63,8 @@ class Steps:
 
     def log(self, values: dict[str, Any]) -> None:
         """Note values of the step that is being taken; after the loop, of the last one."""
-        if self.metrics is not None:
-            self.metrics.log(min(self.step + 1, self.total), values)
+        if self.report is not None:
+            self.report.log(min(self.step + 1, self.total), values, bool(self.runtime.window.skipped))
 
     def close(self, failed: bool = False) -> None:
         """Leave files and the progress bar whole; a second call does nothing.
@@ -75,16 +75,17 @@ class Steps:
         Raises:
             SaveError: A save was still under way, and has failed.
         """
-        if self.progress is not None:
-            self.progress.close()
-            self.progress = None
-        if self.metrics is not None:
-            self.metrics.close()
-            self.metrics = None
+        self.profiler.close()
+        if self.runtime.requests.cause is StopCause.DIVERGED:
+            self.runtime.requests.cause = StopCause.NONE  # this run's, not that of the next one in this process
+        if self.report is not None:
+            self.report.close()
+            self.report = None
         self.checkpoints.close(failed)
 
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
+        self.profiler.after(self.step)
         began = time.monotonic()
         for batch in self._micro_batches():
             yield batch
@@ -107,7 +108,9 @@ class Steps:
         self.step += 1
         self.samples += self.global_batch_size
         settings = self.runtime.settings
-        if self.step == self.total or (self.step % settings.runtime.log_every_steps == 0 and self._show_is_due()):
+        if self.step == self.profiler.next_step:
+            self.profiler.after(self.step)
+        if self.step == self.total or self.step % settings.runtime.log_every_steps == 0:
             self._show()
         if self.checkpoints.schedule.is_due(self.step):
             self.checkpoints.save(self._position())
@@ -117,7 +120,7 @@ class Steps:
             self._stop(cause)
 
     def _stop(self, cause: StopCause) -> None:
-        """Save, and leave with the code that asks for another life."""
+        """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
         if cause is StopCause.SAVE_FAILED:
             self.checkpoints.raise_failure()
         saved = self.checkpoints.save_now(self._position())
@@ -135,7 +138,7 @@ class Steps:
             self._positions = [rank["position"] for rank in found["ranks"]]
             self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
-            self._open_trackers()
+            self.report = self._open_report()
 
     def _keep_global_batch(self, size: int) -> None:
         """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""
@@ -148,28 +151,35 @@ class Steps:
                 f"{window.size} micro-batch(es)."
             )
 
-    def _open_trackers(self) -> None:
+    def _open_report(self) -> Report:
+        runtime, options = self.runtime, self.runtime.settings
         if self.step:
             print(f"Resumed at step {self.step} of {self.total}.", flush=True)
-        self.metrics = Metrics(self.runtime.directory, self.step)
-        self.progress = Progress(self.total, self.step, self.unit)
-        self._mark = (time.monotonic(), self.samples)
-
-    def _show_is_due(self) -> bool:
-        return time.monotonic() - self._mark[0] >= SHOW_SECONDS
+        run = TrackedRun(runtime.directory, options.experiment.name, plain(runtime.config), self.step)
+        devices = runtime.device, runtime.num_processes
+        return Report(
+            run, self.total, self.samples, self.work, devices, runtime.trackers, options.runtime.must_be_finite
+        )
 
     def _show(self) -> None:
-        if self.metrics is None or self.progress is None:
+        if self.report is None or not (self.report.is_due or self.step == self.total):
             return
-        self._latest |= self.metrics.flush()
-        now = (time.monotonic(), self.samples)
-        per_second = (now[1] - self._mark[1]) * self.unit_per_sample / max(1e-9, now[0] - self._mark[0])
-        self._mark = now
-        self.metrics.speed(f"{self.unit}_per_second", per_second, self.step)
-        self.progress.show(self.step, self._latest, per_second)
+        self.report.show(self.step, self.samples)
+        if self.report.metrics.not_finite is not None:
+            self.runtime.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
 
     def _position(self) -> Position:
-        if self.metrics is not None:
-            self._latest |= self.metrics.flush()
+        """Where training is, if that is worth saving. Collective."""
+        divergence = self.runtime.group.broadcast(self._divergence())
+        if divergence is not None:
+            raise divergence
         shared = {"step": self.step, "samples": self.samples, "global_batch_size": self.global_batch_size}
-        return Position(self.step, shared, self.loader.position(), self._latest)
+        latest = self.report.latest if self.report is not None else {}
+        return Position(self.step, shared, self.loader.position(), latest)
+
+    def _divergence(self) -> DivergedError | None:
+        """On rank 0, whose logged values are the run's: what is wrong with them."""
+        found = self.report.flush() if self.report is not None else None
+        if found is not None:
+            self.runtime.journal.write("diverged", step=self.step, reason=str(found))
+        return found

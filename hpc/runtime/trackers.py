@@ -1,134 +1,261 @@
-"""What is written down while training: every step in metrics.jsonl, the latest values in TensorBoard and on screen.
+"""Where a run's curves go besides metrics.jsonl: TensorBoard, CSV, W&B, MLflow, or the user's own.
 
-metrics.jsonl holds only what the training function logged, so that it is the same, byte for byte, however often the
-run was interrupted. Times and speeds go to TensorBoard and the screen.
+A tracker lives on rank 0, gets what is shown on the screen when it is shown there, and goes on with the same run after
+every requeue: whatever names the run is kept in the point's directory.
 """
 
 from __future__ import annotations
 
+import csv
+import importlib
+import importlib.util
 import json
+import logging
 import os
-import sys
-import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from uuid import uuid4
 
-import torch
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from hpc.errors import ConfigurationError
 
-METRICS_FILE = "metrics.jsonl"
-LINE_SECONDS = 10.0
-"""Between two progress lines where there is no terminal."""
-
-Values = dict[str, float]
+logger = logging.getLogger(__name__)
+IDS_FILE = "trackers.json"
 
 
-class Metrics:
-    """One JSON object per step that logged something, and TensorBoard beside it.
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told when a life begins.
 
     Args:
         directory: The point's.
-        step: The step training goes on from; what was written after it is dropped, because it is trained again.
+        name: The experiment's.
+        config: Everything that was configured.
+        step: Where this life goes on; later steps that were tracked before are trained again.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
-        self.path = directory / METRICS_FILE
-        _rewind(self.path, step)
-        self._file = self.path.open("a")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
-        self._rows: list[tuple[int, dict[str, Any]]] = []
+    directory: Path
+    name: str
+    config: Mapping[str, Any]
+    step: int
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        """Remember values of a step, as they are now; those on a GPU are read by `flush`, because reading one waits."""
-        held = {name: _held(value) for name, value in values.items()}
-        if self._rows and self._rows[-1][0] == step:
-            self._rows[-1][1].update(held)
-        else:
-            self._rows.append((step, held))
+    def remembered(self, tracker: str, make: Callable[[], str]) -> str:
+        """The id this tracker's run got in its first life; `make` is called in that one only."""
+        path = self.directory / IDS_FILE
+        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if tracker not in ids:
+            ids[tracker] = make()
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(ids) + "\n")
+            temporary.replace(path)
+        return ids[tracker]
 
-    def flush(self) -> Values:
-        """Write down what was logged; returns the newest value of every name."""
-        latest: Values = {}
-        lines = []
-        for step, held in self._rows:
-            row = {name: float(value) for name, value in held.items()}
-            lines.append(json.dumps({"step": step, **row}) + "\n")
-            latest.update(row)
-        self._file.write("".join(lines))
-        for name, value in latest.items():
-            self._board.add_scalar(name, value, self._rows[-1][0])
-        self._file.flush()
-        self._rows.clear()
-        return latest
 
-    def speed(self, name: str, per_second: float, step: int) -> None:
-        """Note how fast it goes; not part of metrics.jsonl."""
-        self._board.add_scalar(name, per_second, step)
+class Tracker(Protocol):
+    """What takes a run's curves. One object serves one life."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin, or go on with, a run."""
+        ...
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Take the newest values."""
+        ...
 
     def close(self) -> None:
-        """Write down the rest and make it durable."""
-        self.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._board.close()
+        """Write down the rest."""
+        ...
 
 
-class Progress:
-    """A bar on a terminal, plain lines in a log.
+class TensorBoard:
+    """Event files in tensorboard/; steps that are trained again replace what was there."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin a file that continues those of earlier lives."""
+        from torch.utils.tensorboard import SummaryWriter  # deferred: importing it takes half a second
+
+        self._writer = SummaryWriter(str(run.directory / "tensorboard"), purge_step=run.step + 1)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One scalar per name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write down the rest."""
+        self._writer.close()
+
+
+class Csv:
+    """metrics.csv: a row for each time something was shown, a column for each name."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Keep the rows up to this life's first step."""
+        self.path = run.directory / "metrics.csv"
+        self._columns = ["step"]
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= run.step]
+                self._columns = list(reader.fieldnames or self._columns)
+        self._write(rows)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One row; a new name becomes the last column."""
+        new = [name for name in values if name not in self._columns]
+        if new:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self._columns += new
+            self._write(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow({"step": step, **values})
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+
+
+class WeightsAndBiases:
+    """A W&B run, offline unless WANDB_MODE says otherwise; `wandb sync` sends all lives to one run.
+
+    An offline life is a folder of its own in wandb/ (wandb 0.17-0.31), under the same id. Curves are drawn over the
+    value `step`, because W&B's own counter refuses to go back to where a crashed run resumes. A SIGTERM to a whole job
+    ends wandb's service as well: what is logged after it is missing from the curves, not from metrics.jsonl.
+    """
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin or continue the run."""
+        wandb = importlib.import_module("wandb")
+        mode = os.environ.get("WANDB_MODE", "offline")
+        self._run = wandb.init(
+            dir=run.directory,
+            project=run.name,
+            id=run.remembered("wandb", lambda: uuid4().hex[:12]),
+            resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
+            mode=mode,
+            config=dict(run.config),
+            settings=wandb.Settings(console="off", silent=True),  # what is printed lies in logs/ already
+        )
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One record."""
+        self._run.log({**values, "step": step})
+
+    def close(self) -> None:
+        """End this life's part."""
+        self._run.finish(quiet=True)
+
+
+class Mlflow:
+    """An MLflow run: on the server MLFLOW_TRACKING_URI names, else in files in the point's mlruns/."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin the run, or go on with it."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
+        self._client = importlib.import_module("mlflow").MlflowClient(uri or (run.directory / "mlruns").as_uri())
+        self._id = run.remembered("mlflow", lambda: self._create(run))
+        self._client.update_run(self._id, status="RUNNING")
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One point of every curve."""
+        for name, value in values.items():
+            self._client.log_metric(self._id, name, value, step=step)
+
+    def close(self) -> None:
+        """A requeued life opens the run again."""
+        self._client.set_terminated(self._id)
+
+    def _create(self, run: TrackedRun) -> str:
+        experiment = self._client.get_experiment_by_name(run.name)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(run.name)
+        created = str(self._client.create_run(number, run_name=run.directory.name).info.run_id)
+        for name, value in _leaves(run.config):
+            self._client.log_param(created, name, value)
+        return created
+
+
+TRACKERS: dict[str, Callable[[], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "csv": Csv,
+    "wandb": WeightsAndBiases,
+    "mlflow": Mlflow,
+}
+
+
+class Trackers:
+    """All trackers of this life. One that fails is left out from then on: a run does not end with somebody's server.
 
     Args:
-        total: Steps in all.
-        step: Steps done in earlier lives.
-        unit: What is counted per second: tokens or samples.
+        trackers: Those to open.
+        run: What they are told.
     """
 
-    def __init__(self, total: int, step: int, unit: str) -> None:
-        self.total, self.unit = total, unit
-        self.started, self.first_step = time.monotonic(), step
-        self._last_line = self.started
-        self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+    def __init__(self, trackers: Sequence[Tracker], run: TrackedRun) -> None:
+        self._open = list(trackers)
+        self._each("open", run)
 
-    def show(self, step: int, values: Values, per_second: float) -> None:
-        """Say where the run is."""
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
-        speed = f"{per_second:,.0f} {self.unit}/s"
-        if self._bar is not None:
-            self._bar.set_postfix({**shown, "speed": speed}, refresh=False)
-            self._bar.update(step - self._bar.n)
-        elif time.monotonic() - self._last_line >= LINE_SECONDS or step == self.total:
-            self._last_line = time.monotonic()
-            words = "  ".join(f"{name} {value}" for name, value in shown.items())
-            print(f"step {step}/{self.total}  {words}  {speed}  {self._left(step)} left", flush=True)
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Give every tracker the newest values."""
+        self._each("log", values, step)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        """Let every tracker write down the rest."""
+        self._each("close")
 
-    def _left(self, step: int) -> str:
-        per_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
-        return str(tqdm.format_interval((self.total - step) * per_step))
-
-
-def _held(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return float(value)
-    return value.item() if value.is_cpu else value.detach().clone()  # the loop may go on adding to it
-
-
-def _rewind(path: Path, step: int) -> None:
-    """Drop the rows after `step`, and a last line that a crash cut short."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    def _each(self, method: str, *args: Any) -> None:
+        for tracker in tuple(self._open):
+            try:
+                getattr(tracker, method)(*args)
+            except Exception:  # whatever it is, it is not the training's
+                self._open.remove(tracker)
+                logger.warning(
+                    "%s failed to %s; training goes on without it", type(tracker).__name__, method, exc_info=True
+                )
 
 
-def _is_up_to(line: str, step: int) -> bool:
+def make_trackers(names: Sequence[str]) -> list[Tracker]:
+    """Trackers by name or import path.
+
+    Raises:
+        ConfigurationError: There is none of that name, or its package is not installed.
+    """
+    return [_make(name) for name in names]
+
+
+def _make(name: str) -> Tracker:
+    if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
+        raise ConfigurationError(
+            f"runtime.trackers=[{name}] needs a package that is not installed: pip install 'hpc[{name}]'."
+        )
+    if name in TRACKERS:
+        return TRACKERS[name]()
+    module, _, attribute = name.rpartition(".")
     try:
-        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
-    except (ValueError, KeyError):
-        return False
+        tracker: Tracker = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"runtime.trackers must hold {', '.join(TRACKERS)} or importable module.Class names, but {name} is "
+            f"neither ({error}): correct it, or put its directory on PYTHONPATH."
+        ) from error
+    return tracker
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import tracemalloc
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc.runtime.order import Order
@@ -41,19 +47,74 @@ def test_without_shuffling_samples_come_as_they_lie() -> None:
 
 def test_a_thousand_million_samples_need_no_table() -> None:
     order = Order(10**9, 5, shuffle=True)
-    indices = order.indices(np.array([0, 999_999_999, 10**12], dtype=np.uint64))
+    tracemalloc.start()
+    indices = order.indices(np.arange(10**12, 10**12 + 8192, dtype=np.uint64))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert ((indices >= 0) & (indices < 10**9)).all()
+    assert peak_bytes < 1_000_000
 
 
-@pytest.mark.parametrize("length", [16, 160, 1600])
-def test_every_place_is_reached_about_equally_often(length: int) -> None:
-    firsts = np.array([epoch(Order(length, seed, shuffle=True))[0] for seed in range(4000)])
-    counts = np.histogram(firsts, bins=16, range=(0, length))[0]
-    chi_square = float(((counts - 250) ** 2 / 250).sum())
-    assert chi_square < 45  # 15 degrees of freedom: a fair shuffle exceeds 45 once in 10,000 times; seeds are fixed
+def chi_square_excess(counts: Any, expected: Any) -> float:
+    """Chi-square in standard deviations above what a fair shuffle gives; the seeds are fixed, so it never changes."""
+    freedom = np.size(counts) - 1
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    return (chi_square - freedom) / math.sqrt(2 * freedom)
 
 
-def test_successive_epochs_are_not_correlated() -> None:
-    order = Order(5000, 1, shuffle=True)
-    correlation = np.corrcoef(epoch(order, 0), epoch(order, 1))[0, 1]
-    assert abs(correlation) < 0.05
+@pytest.mark.parametrize("length", [3, 4, 6])
+def test_few_samples_come_in_every_arrangement_equally_often(length: int) -> None:
+    seen = Counter(tuple(epoch(Order(length, seed, shuffle=True))) for seed in range(4000))
+    counts = np.array([seen[arrangement] for arrangement in itertools.permutations(range(length))])
+    assert abs(chi_square_excess(counts, 4000 / math.factorial(length))) < 4
+
+
+@pytest.mark.parametrize("length", [16, 160, 1600, 2**13 + 1])
+@pytest.mark.parametrize("place", [0, 7, -1])
+def test_every_sample_is_equally_often_in_every_place(length: int, place: int) -> None:
+    position = np.array([place % length], dtype=np.uint64)
+    drawn = [int(Order(length, seed, shuffle=True).indices(position)[0]) for seed in range(4000)]
+    edges = np.arange(17) * length // 16
+    counts = np.histogram(drawn, bins=edges)[0]
+    assert abs(chi_square_excess(counts, 4000 * np.diff(edges) / length)) < 4
+
+
+@pytest.mark.parametrize("length", [17, 1000, 2**16, 2**16 + 1, 300_000])
+def test_neighbours_have_nothing_in_common(length: int) -> None:
+    """The step from one sample to the next, around the circle, is any but zero equally often."""
+    seeds = range(max(1, min(1000, 200_000 // length)))
+    orders = [np.array(epoch(Order(length, seed, shuffle=True))) for seed in seeds]
+    steps = np.concatenate([np.diff(order) % length - 1 for order in orders])
+    edges = np.arange(17) * (length - 1) // 16
+    counts = np.histogram(steps, bins=edges)[0]
+    assert abs(chi_square_excess(counts, len(steps) * np.diff(edges) / (length - 1))) < 4
+
+
+PAIRS = {
+    "the next epoch": lambda seed: (epoch(Order(5000, seed, True), 0), epoch(Order(5000, seed, True), 1)),
+    "an epoch far away": lambda seed: (epoch(Order(5000, seed, True), 3), epoch(Order(5000, seed, True), 1027)),
+    "the next seed": lambda seed: (epoch(Order(5000, seed, True), 0), epoch(Order(5000, seed + 1, True), 0)),
+    "the next seed's last epoch": lambda seed: (
+        epoch(Order(5000, seed, True), 1),
+        epoch(Order(5000, seed + 1, True), 0),
+    ),
+    "as they lie": lambda seed: (epoch(Order(5000, seed, True), 0), list(range(5000))),
+}
+
+
+@pytest.mark.parametrize("other", PAIRS)
+def test_an_order_tells_nothing_about(other: str) -> None:
+    """Fair shuffles have uncorrelated ranks, spread like 1 / sqrt(n - 1), and agree in one place on average."""
+    pairs = [PAIRS[other](seed) for seed in range(40)]
+    correlations = np.array([np.corrcoef(*pair)[0, 1] for pair in pairs]) * math.sqrt(4999)
+    agreements = sum(int(np.equal(*pair).sum()) for pair in pairs)
+    assert np.abs(correlations).max() < 4
+    assert 0.7 < correlations.std() < 1.3
+    assert abs(agreements - 40) < 4 * math.sqrt(40)
+
+
+@given(st.sampled_from([2**k + d for k in range(1, 17) for d in (-1, 0, 1)]), st.integers(-5, 2**64))
+@settings(max_examples=60)
+def test_sizes_around_powers_of_two_lose_nothing(length: int, seed: int) -> None:
+    seen = Order(length, seed, shuffle=True).indices(np.arange(length, dtype=np.uint64))
+    assert np.array_equal(np.sort(seen), np.arange(length))

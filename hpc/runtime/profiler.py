@@ -1,0 +1,51 @@
+"""A few steps under torch.profiler: one trace per rank, to be opened in Perfetto or chrome://tracing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from hpc.config import Profile
+
+NEVER = -1
+
+
+class ProfilerWindow:
+    """Profiles steps first .. first + steps - 1 of this rank, once per life that takes the first of them.
+
+    Args:
+        options: Which steps.
+        directory: The point's; traces go to profile/.
+        rank: This rank.
+        device: Where it computes.
+    """
+
+    def __init__(self, options: Profile, directory: Path, rank: int, device: torch.device) -> None:
+        self.options = options
+        self.path = directory / "profile" / f"rank_{rank}.json.gz"
+        self.activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+        self.next_step = NEVER if options.start_step is None else options.start_step - 1
+        self._profile: profile | None = None
+
+    def after(self, step: int) -> None:
+        """Begin or end the window; to be called when `step` steps are done and `step` is `next_step`."""
+        if step != self.next_step:
+            return
+        if self._profile is None:
+            self._profile = profile(activities=self.activities, profile_memory=True)
+            self._profile.start()
+            self.next_step = step + self.options.steps
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Write the trace of a window that is open; a run may end in it."""
+        self.next_step = NEVER
+        if self._profile is None:
+            return
+        self._profile.stop()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._profile.export_chrome_trace(str(self.path))
+        self._profile = None
