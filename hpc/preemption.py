@@ -38,11 +38,12 @@ class StopCause(IntEnum):
     """Why to stop; the larger one wins when ranks disagree."""
 
     NONE = 0
-    TIME_LIMIT = 1
-    SIGINT = 2
-    SIGUSR2 = 3
-    SIGTERM = 4
-    DIVERGED = 5
+    SAVE_FAILED = 1
+    TIME_LIMIT = 2
+    SIGINT = 3
+    SIGUSR2 = 4
+    SIGTERM = 5
+    DIVERGED = 6
 
 
 class StopRequests:
@@ -70,9 +71,17 @@ class StopRequests:
         """Ask to stop `grace_seconds` before `end_time` (seconds since the epoch)."""
         self.end_time, self.grace_seconds = end_time, grace_seconds
 
+    def seconds_left(self) -> float | None:
+        """Until the allocation ends; None where nobody knows."""
+        return None if self.end_time is None else self.end_time - time.time()
+
+    def ask(self, cause: StopCause) -> None:
+        """Ask to stop, unless there is a better reason already."""
+        self.cause = max(self.cause, cause)
+
     def current(self) -> StopCause:
         """What this process would like, before anybody else is asked."""
-        if self.cause is StopCause.NONE and self.end_time and time.time() >= self.end_time - self.grace_seconds:
+        if self.end_time and self.cause < StopCause.TIME_LIMIT and time.time() >= self.end_time - self.grace_seconds:
             self.cause = StopCause.TIME_LIMIT
         return self.cause
 

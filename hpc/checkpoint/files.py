@@ -14,7 +14,7 @@ import xxhash
 
 from hpc.errors import SaveError
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 """Hashed and written in turns, so that a chunk is still in the processor's cache when it is needed again."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from hpc.checkpoint.files import DamagedError, file_damage, read_whole
-from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Written, read_manifest
+from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, TensorEntry, read_manifest
 from hpc.checkpoint.save import Group
 from hpc.checkpoint.shards import Part, overlap, part_of
 from hpc.checkpoint.state import TrainingState
@@ -75,9 +75,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
     problems = sorted({problem for each in outcomes for problem in each})
     if problems:
         return problems
-    for name, engine in state.engines.items():
-        engine.load_files(checkpoint.directory / name)
-    state.restore(reading.targets, reading.trainer, group.world)
+    state.restore(checkpoint.directory, reading.targets, reading.trainer)
     return reading.trainer
 
 
@@ -104,7 +102,7 @@ class _Reading:
         except LoadError as error:
             return error
         parts = {name: part_of(tensor, self.rank) for name, tensor in self.targets.items()}
-        wanted = _by_file(self.written, parts)
+        wanted = by_file(self.written.tensors, parts)
         problems = [self._problem(name, wanted.get(name, [])) for name in self.written.files]
         for alias, stored in self.written.aliases.items():
             if self.targets[alias] is not self.targets[stored]:
@@ -128,10 +126,10 @@ class _Reading:
         return None
 
 
-def _by_file(written: Written, parts: Mapping[str, Part]) -> dict[str, list[Wanted]]:
+def by_file(tensors: Mapping[str, TensorEntry], parts: Mapping[str, Part]) -> dict[str, list[Wanted]]:
     """All pieces of every file, each with what of it belongs on this rank."""
     wanted: dict[str, list[Wanted]] = {}
-    for name, entry in written.tensors.items():
+    for name, entry in tensors.items():
         part = parts[name]
         for piece in entry.pieces:
             common = overlap(piece.offsets, piece.shape, part.offsets, part.tensor.shape)

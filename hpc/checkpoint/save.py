@@ -13,6 +13,7 @@ import torch
 from hpc.checkpoint.failpoints import failpoint
 from hpc.checkpoint.files import HashingWriter, explained, flush_directory, read_entry, write_file
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Piece, TensorEntry, Written, merged
+from hpc.checkpoint.random_state import random_state
 from hpc.checkpoint.shards import Part, is_distributed, part_of
 from hpc.checkpoint.state import SavesItself, TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
@@ -57,6 +58,7 @@ class Snapshot:
         aliases: Names of tied tensors -> the name that is stored.
         metrics: The newest logged values.
         engines: What saves itself; such a snapshot must be committed before training goes on.
+        ready: Returns when the tensors can be read.
     """
 
     step: int
@@ -67,12 +69,26 @@ class Snapshot:
     aliases: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     engines: Mapping[str, SavesItself] = field(default_factory=dict)
+    ready: Callable[[], object] = lambda: None
 
 
 def snapshot(
-    state: TrainingState, step: int, rank: int, extra: Mapping[str, Any], metrics: Mapping[str, float]
+    state: TrainingState,
+    step: int,
+    rank: int,
+    extra: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    position: Any = None,
 ) -> Snapshot:
     """What this rank would save now; tensors share memory with what is trained.
+
+    Args:
+        state: What is trained.
+        step: Optimizer steps taken.
+        rank: This one.
+        extra: Goes into trainer.pt beside the rest.
+        metrics: Go into the manifest.
+        position: Goes into trainer.pt as this rank's own.
 
     Raises:
         SaveError: A tensor is placed or typed in a way that no file can hold.
@@ -83,7 +99,7 @@ def snapshot(
         step,
         {name: part for name, part in parts.items() if part.is_written},
         contents.trainer,
-        state.rank_state(),
+        {"random": random_state(), "position": position},
         sharded=any(map(is_distributed, contents.tensors.values())),
         aliases=contents.aliases,
         metrics=dict(metrics),
@@ -126,6 +142,7 @@ def _publish(
 
 def _write(directory: Path, contents: Snapshot, states: list[Any], rank: int) -> Written:
     """This rank's files, durable."""
+    contents.ready()
     kinds = sorted({name.split("/", 1)[0] for name in contents.parts})
     suffix = f".rank_{rank:05d}" if contents.sharded else ""
     with explained(directory.parent):

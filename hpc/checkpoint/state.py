@@ -19,9 +19,7 @@ import torch
 
 from hpc.checkpoint.manifest import Written
 from hpc.checkpoint.names import NamedOptimizer, kind, model_state, parameter_names
-from hpc.checkpoint.random_state import random_state
 from hpc.errors import LoadError
-from hpc.world import World
 
 SHOWN_NAMES = 3
 _T = TypeVar("_T")
@@ -73,19 +71,17 @@ class TrainingState:
     Args:
         models: Unwrapped modules.
         optimizers: As torch made them.
-        others: Name -> anything stateful that is alike on all ranks: schedulers, the loss scaler, what was registered.
+        others: Name -> anything else stateful: schedulers, the loss scaler, what was registered.
         engines: Name -> what saves itself.
-        per_rank: Name -> anything stateful that differs from rank to rank; a resume needs as many ranks again.
     """
 
     models: list[torch.nn.Module]
     optimizers: list[torch.optim.Optimizer]
     others: dict[str, Stateful]
     engines: dict[str, SavesItself] = field(default_factory=dict)
-    per_rank: dict[str, Stateful] = field(default_factory=dict)
 
     def contents(self, extra: Mapping[str, Any]) -> Contents:
-        """Everything to save but this rank's own part; `extra` goes into trainer.pt."""
+        """Everything to save that is alike on all ranks; `extra` goes into trainer.pt."""
         tensors: dict[str, torch.Tensor] = {}
         plain: dict[str, list[Any]] = {"models": [], "optimizers": []}
         for which, values in self._model_values().items():
@@ -98,10 +94,6 @@ class TrainingState:
             plain["optimizers"].append(others)
         trainer = {**plain, "others": {name: other.state_dict() for name, other in self.others.items()}, **extra}
         return Contents({n: each for n, each in tensors.items() if n not in aliases}, aliases, trainer)
-
-    def rank_state(self) -> dict[str, Any]:
-        """What trainer.pt holds for this rank alone."""
-        return {"random": random_state(), "objects": {n: each.state_dict() for n, each in self.per_rank.items()}}
 
     def targets(self, written: Written) -> dict[str, torch.Tensor]:
         """The tensors a checkpoint is to be read into: the models' own, and new ones for the optimizers.
@@ -118,13 +110,15 @@ class TrainingState:
         _compare(targets, written)
         return targets
 
-    def restore(self, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any], world: World) -> None:
-        """Hand everything back that the models do not hold already.
+    def restore(self, directory: Path, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
+        """Hand everything back that the models do not hold already. Collective where there are engines.
 
         Raises:
             LoadError: It is of other objects.
         """
         try:
+            for name, engine in self.engines.items():
+                engine.load_files(directory / name)
             for model, values in zip(self.models, trainer["models"], strict=True):
                 if values:
                     model.load_state_dict(values, strict=False)
@@ -132,18 +126,8 @@ class TrainingState:
                 optimizer.restore(_below(which, targets), plain)
             for name, other in self.others.items():
                 other.load_state_dict(trainer["others"][name])
-            self._restore_per_rank(trainer["ranks"], world)
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise misfit(error) from error
-
-    def _restore_per_rank(self, saved: list[dict[str, Any]], world: World) -> None:
-        if self.per_rank and len(saved) != world.world_size:
-            raise ValueError(
-                f"{', '.join(self.per_rank)} was saved by each of {len(saved)} rank(s) for itself, and the world has "
-                f"{world.world_size}"
-            )
-        for name, each in self.per_rank.items():
-            each.load_state_dict(saved[world.rank]["objects"][name])
 
     def _model_values(self) -> dict[str, dict[str, Any]]:
         return {kind("model", index): model_state(model) for index, model in enumerate(self.models)}

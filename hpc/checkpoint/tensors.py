@@ -56,10 +56,10 @@ class Layout:
     begins: dict[str, int]
 
 
-def layout(tensors: Mapping[str, torch.Tensor]) -> Layout:
+def layout(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> Layout:
     """Large elements first, so that every tensor is aligned to its own element size."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    entries: dict[str, Any] = {}
+    entries: dict[str, Any] = {"__metadata__": {**metadata}} if metadata else {}
     end = 0
     for name in names:
         tensor = tensors[name]

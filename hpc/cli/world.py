@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from hpc.cli.columns import aligned
 from hpc.errors import ConfigurationError, WorldError
 from hpc.world import Explanation, World, explain_world
 from hpc.world.comparison import Answer, differing_variables, explain_differences
@@ -53,7 +54,7 @@ def render_explanation(explanation: Explanation) -> str:
     """The explanation as aligned text: the answer, every launcher that left a trace, the others' names, warnings."""
     present = [each for each in explanation.candidates if each.status != ABSENT]
     absent = [each.name for each in explanation.candidates if each.status == ABSENT]
-    blocks = [_table(_answer(explanation.world)), _table([(e.name, e.status, e.reason) for e in present])]
+    blocks = [aligned(_answer(explanation.world)), aligned([(e.name, e.status, e.reason) for e in present])]
     blocks += [_not_here(absent)] if absent else []
     blocks += [f"warning: {warning}" for warning in explanation.warnings]
     return "\n\n".join(blocks)
@@ -75,7 +76,7 @@ def compare_answers(files: Sequence[Path]) -> str:
     rows = list(zip(*(_answer(world)[:-1] for world in worlds), strict=True))
     table = [("", *names), *((row[0][0], *(cell for _, cell in row)) for row in rows)]
     variables = [(name, *(_cell(a.variables.get(name)) for a in answers)) for name in differing_variables(answers)]
-    blocks = [_table(table), *([_table([("differing", *names), *variables])] if variables else [])]
+    blocks = [aligned(table), *([aligned([("differing", *names), *variables])] if variables else [])]
     return "\n\n".join([*blocks, *explain_differences(answers)])
 
 
@@ -135,9 +136,3 @@ def _meeting_point(world: World) -> str:
     if world.world_size == 1:
         return "is this process"
     return f"is met at {world.master[0]}:{world.master[1]}" if world.master else "is found through its beacon"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns padded to their widest cell; the last one is left ragged."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)][:-1]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)

@@ -23,6 +23,8 @@ CHOICES = {
     "cluster.scheduler": ("auto", "local", "slurm"),
     "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
     "strategy.precision": ("fp32", "bf16", "fp16"),
+    "checkpoint.on_error": ("stop", "continue"),
+    "checkpoint.best_mode": ("min", "max"),
     "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
 }
 AT_LEAST_ONE = (
@@ -42,6 +44,7 @@ AT_LEAST_ONE = (
     "runtime.max_lives_without_progress",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "checkpoint.keep_every_steps",
 )
 
 
@@ -64,6 +67,7 @@ def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     _check_hardware(settings.hardware)
+    _check_checkpoint(settings.checkpoint)
     return settings
 
 
@@ -125,3 +129,15 @@ def _check_hardware(hardware: Hardware) -> None:
             f"hardware.tasks_per_node must be at most hardware.gpus_per_node ({hardware.gpus_per_node}), "
             f"so that no two ranks share a GPU, but is {hardware.tasks_per_node}."
         )
+
+
+def _check_checkpoint(checkpoint: CheckpointOptions) -> None:
+    if checkpoint.every_steps is not None and checkpoint.every_minutes is not None:
+        raise ConfigurationError(
+            "checkpoint.every_steps and checkpoint.every_minutes must not both be given, but are "
+            f"{checkpoint.every_steps} and {checkpoint.every_minutes:g}: leave one null."
+        )
+    for key in ("every_minutes", "mean_hours_between_failures"):
+        value = getattr(checkpoint, key)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"checkpoint.{key} must be above 0, but is {value:g}.")

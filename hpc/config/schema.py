@@ -134,9 +134,23 @@ class RuntimeOptions:
 class CheckpointOptions:
     """When to save, and how many checkpoints stay."""
 
-    every_steps: int = 200
+    every_steps: int | None = None
+    every_minutes: float | None = None
+    """Where neither is given, the interval follows from what a save costs and how often runs fail (Daly 2006)."""
+    mean_hours_between_failures: float | None = None
+    """Of this job on this cluster; None estimates it from the run's own journal."""
+    asynchronous: bool = True
+    """Copy at the step boundary and write behind training; takes the state's size in host memory once more."""
+    on_error: str = "stop"
+    """When a periodic save fails: stop with code 74, or continue without it. The last save of a life must succeed."""
     keep: int = 2
-    """The newest so many stay; the last one that verified is never deleted."""
+    """The newest so many stay; the last one that was read back whole is never deleted."""
+    keep_every_steps: int | None = None
+    """Checkpoints of steps that this divides stay for ever."""
+    best_metric: str | None = None
+    """The checkpoint with the best value of this logged metric stays."""
+    best_mode: str = "min"
+    """min or max."""
 
 
 @dataclass

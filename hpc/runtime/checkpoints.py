@@ -1,21 +1,46 @@
-"""What does this run go on from, when does it save, and what happens to training while it does?"""
+"""What does this run go on from, and what happens to training while it saves?"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpc.checkpoint.background import BackgroundSaver, Flight, Staging
 from hpc.checkpoint.load import load_latest
 from hpc.checkpoint.random_state import restore_random_state, seed_everything
 from hpc.checkpoint.retention import Retention
-from hpc.checkpoint.save import commit, snapshot
+from hpc.checkpoint.save import snapshot
 from hpc.checkpoint.store import CheckpointStore
-from hpc.errors import HpcError, LoadError
+from hpc.config import CheckpointOptions
+from hpc.errors import HpcError, LoadError, SaveError
+from hpc.preemption import StopCause
+from hpc.runtime.schedule import Schedule
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
+
+PATIENCE_SECONDS = 1.0
+"""A save that is still under way when the next is due is waited for so long without a word."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training is at a step boundary.
+
+    Args:
+        step: Optimizer steps taken.
+        shared: What else all ranks have in common.
+        own: What this rank alone knows: where its loader is.
+        metrics: The newest logged values.
+    """
+
+    step: int
+    shared: dict[str, Any]
+    own: Any
+    metrics: dict[str, float]
 
 
 class Checkpoints:
@@ -28,8 +53,13 @@ class Checkpoints:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.options = runtime.settings.checkpoint
-        self.store = CheckpointStore(runtime.directory / "checkpoints", Retention(self.options.keep))
-        self._saved_step = 0
+        self.store = CheckpointStore(runtime.directory / "checkpoints", _retention(self.options))
+        self.schedule = Schedule(self.options, runtime.group, runtime.journal, runtime.print)
+        self.saver = BackgroundSaver(self.store, runtime.group.beside(), self._landed)
+        self.staging = Staging()
+        self.saved_step = 0
+        self._durable_seconds = 0.0
+        self._has_warned = False
 
     def resume(self) -> dict[str, Any] | None:
         """Take over the run directory and load the newest good checkpoint; returns its trainer state. Collective.
@@ -44,33 +74,115 @@ class Checkpoints:
             raise error
         found = load_latest(self.store, runtime.state, runtime.group, runtime.print)
         self._check_journal(found.checkpoint.step if found else None)
-        self._saved_step = found.checkpoint.step if found else 0
+        self.saved_step = found.checkpoint.step if found else 0
         self._set_random_state(found.trainer["ranks"] if found else [])
+        self.schedule.begin(self.saved_step)
         return found.trainer if found else None
 
-    def is_due(self, step: int) -> bool:
-        """Whether to save at this step boundary; the same on all ranks."""
-        return step % self.options.every_steps == 0
-
-    def save(self, step: int, position: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Commit this step's checkpoint, unless it is there. Collective.
-
-        Args:
-            step: Optimizer steps taken.
-            position: What `resume` gives back, besides the rest.
-            metrics: The newest logged values.
+    def save(self, position: Position) -> None:
+        """Begin to save this step; training may go on. Collective, but ranks do not wait for each other.
 
         Raises:
-            SaveError: It could not be made durable; the same on all ranks.
+            SaveError: This save or the one before has failed, and `checkpoint.on_error` is stop; alike on all ranks.
         """
-        if step == self._saved_step:
-            return
-        runtime = self.runtime
         began = time.monotonic()
-        commit(self.store, runtime.group, snapshot(runtime.state, step, runtime.world.rank, position, metrics))
-        self._saved_step = step
-        if runtime.is_main_process:
-            runtime.journal.write("committed", step=step, seconds=round(time.monotonic() - began, 3))
+        self._warn_of_waiting(position.step)
+        self._land(self.options.on_error)
+        self._start(position, began)
+        self.schedule.begin(position.step)
+        if not self.saver.is_running():
+            self._land(self.options.on_error)
+
+    def save_now(self, position: Position) -> int:
+        """The last save of a life: returns when this step is committed, or the one before if time is too short.
+
+        Raises:
+            SaveError: It could not be made durable; alike on all ranks.
+        """
+        is_under_way = position.step == self.saved_step
+        self._land("stop" if is_under_way else "continue")
+        if not is_under_way and self._has_time():
+            self._start(position, time.monotonic())
+            self._land("stop")
+        return self.saved_step
+
+    def ask_to_stop_if_failed(self) -> None:
+        """At a step boundary: have all ranks stop at the same one when a save behind training has failed."""
+        if not self.saver.has_failed():
+            return
+        if self.options.on_error == "stop":
+            self.runtime.requests.ask(StopCause.SAVE_FAILED)
+        else:
+            self._land("continue")
+
+    def raise_failure(self) -> None:
+        """All ranks have agreed to stop because a save has failed: say why.
+
+        Raises:
+            SaveError: What the save ended with.
+        """
+        self.runtime.requests.cause = StopCause.NONE
+        self._land("stop")
+
+    def close(self, failed: bool) -> None:
+        """Wait for the save in flight; not where training has failed and other ranks may be gone.
+
+        Raises:
+            SaveError: It has failed, and `checkpoint.on_error` is stop.
+        """
+        if not failed:
+            self._land(self.options.on_error)
+        elif self.runtime.world.world_size == 1:
+            self.saver.land()
+
+    def _start(self, position: Position, began: float) -> None:
+        state, rank = self.runtime.state, self.runtime.world.rank
+        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own)
+        if self._is_behind_training():
+            contents = self.staging.hold(contents)
+            self.saver.start(contents, began)
+        else:
+            self.saver.run(contents, began)
+        self.saved_step = position.step
+
+    def _is_behind_training(self) -> bool:
+        """An engine writes what it trains with, so it must not go on meanwhile."""
+        return self.options.asynchronous and not self.runtime.state.engines
+
+    def _land(self, on_error: str) -> None:
+        """Wait for the save in flight."""
+        flight = self.saver.land()
+        if flight is None or not isinstance(flight.outcome, Exception):
+            return
+        self.saved_step = 0
+        if on_error == "stop" or not isinstance(flight.outcome, SaveError):
+            raise flight.outcome
+        self.runtime.print(f"hpc: {flight.outcome} Training goes on without the checkpoint of step {flight.step}.")
+
+    def _landed(self, flight: Flight) -> None:
+        """In the saver's thread: note what happened."""
+        self._durable_seconds = flight.durable_seconds
+        if not self.runtime.is_main_process:
+            return
+        seconds = {"seconds": round(flight.durable_seconds, 3), "blocked_seconds": round(flight.blocked_seconds, 3)}
+        if isinstance(flight.outcome, Exception):
+            self.runtime.journal.write("save_failed", step=flight.step, reason=str(flight.outcome))
+        else:
+            self.runtime.journal.write("committed", step=flight.step, **seconds)
+            self.schedule.measured(flight)
+
+    def _warn_of_waiting(self, step: int) -> None:
+        if not self._has_warned and self.saver.is_running(PATIENCE_SECONDS):
+            self._has_warned = True
+            self.runtime.print(
+                f"hpc: the save before the one of step {step} is still being written to {self.store.directory}: "
+                "training waits for it; save less often (checkpoint.every_minutes), or to a faster disk."
+            )
+
+    def _has_time(self) -> bool:
+        """Whether another save fits before the allocation ends; nobody knows how long a signal leaves."""
+        left = self.runtime.requests.seconds_left()
+        return bool(self.runtime.group.broadcast(left is None or not self.saved_step or left > self._durable_seconds))
 
     def _take_over(self) -> HpcError | None:
         """On rank 0; an error is for all ranks to raise."""
@@ -99,3 +211,7 @@ class Checkpoints:
             restore_random_state(ranks[rank]["random"])
         else:
             seed_everything(int(np.random.SeedSequence([self.runtime.settings.seed, rank]).generate_state(1)[0]))
+
+
+def _retention(options: CheckpointOptions) -> Retention:
+    return Retention(options.keep, options.keep_every_steps or 0, options.best_metric or "", options.best_mode)

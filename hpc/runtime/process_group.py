@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -67,6 +67,17 @@ class ProcessGroup:
         """Return when every rank has called it. Collective."""
         if self.side is not None:
             distributed.barrier(group=self.side)
+
+    def beside(self) -> ProcessGroup:
+        """The same ranks over connections of their own, for a thread beside training. Collective the first time."""
+        return self if self.side is None else replace(self, side=_another(self.side))
+
+
+@cache
+def _another(side: distributed.ProcessGroup) -> Any:
+    """A rank that dies closes its connections, so that waiting long for a slow disk is no waiting for the dead."""
+    del side  # one for each
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
 @cache
@@ -149,6 +160,7 @@ def close_process_group() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     _connected.cache_clear()
+    _another.cache_clear()
     world_store.cache_clear()
 
 

@@ -79,9 +79,10 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failed = kind is not None and not issubclass(kind, SystemExit)
         if self._steps is not None:
-            self._steps.close()
-        if kind is None or issubclass(kind, SystemExit):
+            self._steps.close(failed)
+        if not failed:
             self.group.meet()  # nobody leaves while another rank still needs it
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, DivergedError
 from hpc.preemption import Agreement, StopCause
-from hpc.runtime.checkpoints import Checkpoints
+from hpc.runtime.checkpoints import Checkpoints, Position
 from hpc.runtime.data import PreparedLoader
 from hpc.runtime.iterable import PreparedIterable
 from hpc.runtime.profiler import ProfilerWindow
@@ -58,7 +58,7 @@ class Steps:
         self._resume()
         if self.step < self.total:
             yield from self._train()
-        self._save()
+        self.checkpoints.save_now(self._position())
         self.close()
 
     def log(self, values: dict[str, Any]) -> None:
@@ -66,14 +66,22 @@ class Steps:
         if self.report is not None:
             self.report.log(min(self.step + 1, self.total), values, bool(self.runtime.window.skipped))
 
-    def close(self) -> None:
-        """Leave files and the progress bar whole; a second call does nothing."""
+    def close(self, failed: bool = False) -> None:
+        """Leave files and the progress bar whole; a second call does nothing.
+
+        Args:
+            failed: Training ended with an exception, and other ranks may be gone.
+
+        Raises:
+            SaveError: A save was still under way, and has failed.
+        """
         self.profiler.close()
         if self.runtime.requests.cause is StopCause.DIVERGED:
             self.runtime.requests.cause = StopCause.NONE  # this run's, not that of the next one in this process
         if self.report is not None:
             self.report.close()
             self.report = None
+        self.checkpoints.close(failed)
 
     def _train(self) -> Iterator[Any]:
         window = self.runtime.window
@@ -104,25 +112,30 @@ class Steps:
             self.profiler.after(self.step)
         if self.step == self.total or self.step % settings.runtime.log_every_steps == 0:
             self._show()
-        if self.checkpoints.is_due(self.step):
-            self._save()
+        if self.checkpoints.schedule.is_due(self.step):
+            self.checkpoints.save(self._position())
+        self.checkpoints.ask_to_stop_if_failed()
         cause = self.agreement.at_boundary(step_seconds)
         if cause is not StopCause.NONE and self.step < self.total:
             self._stop(cause)
 
     def _stop(self, cause: StopCause) -> None:
         """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
-        self._save()
+        if cause is StopCause.SAVE_FAILED:
+            self.checkpoints.raise_failure()
+        saved = self.checkpoints.save_now(self._position())
         if self.runtime.is_main_process:
             self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
-            where = f"run_dir={self.runtime.directory} goes on from here"
-            print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and saved; {where}.", flush=True)
+            what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
+            where = f"run_dir={self.runtime.directory} goes on from there"
+            print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and {what}; {where}.", flush=True)
         raise SystemExit(EXIT_CONTINUE)
 
     def _resume(self) -> None:
         found = self.checkpoints.resume()
         if found is not None:
-            self.step, self.samples, self._positions = found["step"], found["samples"], found["positions"]
+            self.step, self.samples = found["step"], found["samples"]
+            self._positions = [rank["position"] for rank in found["ranks"]]
             self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self.report = self._open_report()
@@ -153,20 +166,21 @@ class Steps:
             return
         self.report.show(self.step, self.samples)
         if self.report.metrics.not_finite is not None:
-            self.runtime.requests.cause = StopCause.DIVERGED  # the other ranks hear of it when they next agree
+            self.runtime.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
 
-    def _save(self) -> None:
-        """Commit this step's checkpoint, unless it is there or training has diverged. Collective."""
-        positions, errors = zip(*self.runtime.group.collect((self.loader.position(), self._divergence())), strict=True)
-        if errors[0] is not None:
-            raise errors[0]
-        position = {
-            "step": self.step,
-            "samples": self.samples,
-            "global_batch_size": self.global_batch_size,
-            "positions": list(positions),
-        }
-        self.checkpoints.save(self.step, position, self.report.latest if self.report is not None else {})
+    def _position(self) -> Position:
+        """What to save beside the training state. Collective.
+
+        Raises:
+            DivergedError: There is nothing worth saving; alike on all ranks.
+        """
+        error = self.runtime.group.broadcast(self._divergence())
+        if error is not None:
+            self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
+            raise error
+        shared = {"step": self.step, "samples": self.samples, "global_batch_size": self.global_batch_size}
+        latest = self.report.latest if self.report is not None else {}
+        return Position(self.step, shared, self.loader.position(), latest)
 
     def _divergence(self) -> DivergedError | None:
         """On rank 0, whose logged values are the run's: what is wrong with them."""

@@ -129,8 +129,8 @@ class WeightsAndBiases:
     """A W&B run, offline unless WANDB_MODE says otherwise; `wandb sync` sends all lives to one run.
 
     An offline life is a folder of its own in wandb/ (wandb 0.17-0.31), under the same id. Curves are drawn over the
-    value `step`, because W&B's own counter refuses to go back to where a crashed run resumes. A SIGTERM to all processes
-    of a job ends wandb's service as well: what is logged after it is missing from the curves, not from metrics.jsonl.
+    value `step`, because W&B's own counter refuses to go back to where a crashed run resumes. A SIGTERM to a whole job
+    ends wandb's service as well: what is logged after it is missing from the curves, not from metrics.jsonl.
     """
 
     def open(self, run: TrackedRun) -> None:

@@ -66,7 +66,7 @@ def contents(step: int, rank: int) -> Snapshot:
     half = torch.full((32, 64), float(step))
     parts = {name: Part(half, (64, 64), (32 * rank, 0), is_written=True) for name in NAMES}
     trainer = {"models": [{}], "optimizers": [], "others": {}, "step": step}
-    return Snapshot(step, parts, trainer, {"objects": {}}, sharded=True)
+    return Snapshot(step, parts, trainer, {}, sharded=True)
 
 
 def save(
