@@ -43,6 +43,16 @@ SCALED: dict[str, Settings] = {name: {**TORCH[name], "precision": "fp16"} for na
 SCALED["fsdp in two copies"] = {**TORCH["fsdp in two copies"], "precision": "fp16"}
 
 
+IN_HALF: dict[str, tuple[str, Settings]] = {
+    "ddp": ("bf16", TORCH["ddp"]),
+    "ddp, scaled": ("fp16", TORCH["ddp"]),
+    "fsdp": ("bf16", TORCH["fsdp by class"]),
+    "fsdp, scaled": ("fp16", TORCH["fsdp by class"]),
+    "zero 1": ("bf16", ZERO["zero 1"]),
+    "zero 3": ("bf16", ZERO["zero 3"]),
+}
+
+
 class Residual(nn.Module):
     """A layer to be treated as one block."""
 
@@ -118,7 +128,8 @@ def train_stack(settings: Settings, batch_size: int, steps: int = 6) -> dict[str
             losses.append(runtime.gather(loss).mean().item())
             norms += [] if norm is None else [norm.item()]
         names = list(runtime.unwrap(model).state_dict())
-    return {"loss": _means(losses, len(losses) // steps), "norm": norms, "names": names}
+        size = runtime.window.size
+    return {"loss": _means(losses, size), "norm": norms, "names": names}
 
 
 def train_sentences(settings: Settings, batch_size: int, steps: int = 4) -> list[float]:
@@ -139,6 +150,21 @@ def train_sentences(settings: Settings, batch_size: int, steps: int = 4) -> list
     return norms
 
 
+def train_in_half(cfg: Any, cases: dict[str, tuple[str, Settings]]) -> dict[str, Any]:
+    """The same steps with 16 bits."""
+    return {
+        name: train_stack(settings_of(cfg, f"{name} in half", {**case, "precision": precision}), 4)
+        for name, (precision, case) in cases.items()
+    }
+
+
+def resumed(cfg: Any, first: Settings, second: Settings) -> dict[str, Any]:
+    """Three steps under one strategy, and three more under another; returns what the latter saw."""
+    folder = f"from {first} to {second}".translate(str.maketrans(" {}':,", "______"))
+    train_stack(settings_of(cfg, folder, first), batch_size=4, steps=3)
+    return train_stack(settings_of(cfg, folder, second), batch_size=4, steps=6)
+
+
 def overflow_on_one_rank(settings: Settings) -> list[Any]:
     """Two fp16 steps, of which the last rank's first overflows: what every rank has afterwards, step by step."""
     seen = []
@@ -146,7 +172,7 @@ def overflow_on_one_rank(settings: Settings) -> list[Any]:
         model = Stack()
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         model, optimizer, scheduler = runtime.prepare(model, optimizer, StepLR(optimizer, 1, 0.5))
-        before = _local(next(iter(model.parameters()))).clone()
+        before = _weights(model)
         for factor in (math.inf if runtime.process_index == 1 else 1.0, 1.0):
             with runtime.accumulate():
                 runtime.backward(model(torch.ones(2, 16)).float().mean() * factor)
@@ -154,7 +180,7 @@ def overflow_on_one_rank(settings: Settings) -> list[Any]:
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
-            stayed = torch.equal(_local(next(iter(model.parameters()))), before)
+            stayed = torch.equal(_weights(model), before)
             scale = runtime.precision.state_dict()["scale"]
             seen.append(runtime.group.collect([stayed, optimizer.param_groups[0]["lr"], scale]))
     return seen
@@ -204,10 +230,27 @@ def refusals_of_fsdp(settings: Settings) -> dict[str, str]:
         }
 
 
+def refusals_of_engines(settings: Settings) -> dict[str, str]:
+    """What is said about what an engine cannot take."""
+    with Runtime(settings) as runtime:
+        model = Stack()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        alone = _refusal(lambda: runtime.prepare(model))
+        runtime.prepare(model, optimizer)
+        runtime.accumulate()
+        return {
+            "no optimizer": alone,
+            "second": _refusal(lambda: runtime.prepare(other := Stack(), torch.optim.SGD(other.parameters(), 0.1))),
+            "some parameters": _refusal(lambda: runtime.clip_grad_norm_(1.0, model.last.parameters())),
+        }
+
+
 def alone(cfg: Any) -> float:
     """What one process computes, on whole batches."""
     stack = train_stack(settings_of(cfg, "stack", {}), batch_size=8)
-    return write(cfg, {"stack": stack, "sentences": train_sentences(settings_of(cfg, "sentences", {}), batch_size=16)})
+    sentences = train_sentences(settings_of(cfg, "sentences", {}), batch_size=16)
+    engine = train_stack(settings_of(cfg, "engine", ZERO["zero 1"]), batch_size=8)
+    return write(cfg, {"stack": stack, "sentences": sentences, "engine": engine})
 
 
 def torch_strategies(cfg: Any) -> float:
@@ -219,6 +262,12 @@ def torch_strategies(cfg: Any) -> float:
         "overflow": {name: overflow_on_one_rank(settings_of(cfg, f"o {name}", case)) for name, case in SCALED.items()},
         "sentences": {name: train_sentences(settings_of(cfg, f"s {name}", {**TORCH[name], "accumulation_steps": 2}), 4)
                       for name in ("ddp", "fsdp")},
+        "half": train_in_half(cfg, {name: each for name, each in IN_HALF.items() if "zero" not in name}),
+        "resumed": {
+            f"{first}, then {second}": resumed(cfg, TORCH[first], TORCH[second])
+            for first in ("ddp", "fsdp in two copies")
+            for second in ("ddp", "fsdp by size, offloaded")
+        },
         "mixture": clip_mixture(fsdp),
         "recomputed": recomputed_blocks(recomputed),
         "refusals": refusals_of_fsdp(fsdp),
@@ -229,7 +278,14 @@ def torch_strategies(cfg: Any) -> float:
 def zero_stages(cfg: Any) -> float:
     """The same steps by DeepSpeed's engine."""
     tokens = settings_of(cfg, "sentences", {**ZERO["zero 2"], "accumulation_steps": 2})
-    results = {"stack": _with_and_without_accumulation(cfg, ZERO), "sentences": {"zero 2": train_sentences(tokens, 4)}}
+    results = {
+        "stack": _with_and_without_accumulation(cfg, ZERO),
+        "sentences": {"zero 2": train_sentences(tokens, 4)},
+        "half": train_in_half(cfg, {name: each for name, each in IN_HALF.items() if "zero" in name}),
+        "scaled": _refusal(lambda: train_in_half(cfg, {"zero 2, scaled": ("fp16", ZERO["zero 2"])})),
+        "refusals": refusals_of_engines(settings_of(cfg, "refusals", ZERO["zero 1"])),
+        "resumed": {name: resumed(cfg, ZERO[name], ZERO[name]) for name in ("zero 2", "zero 3, recomputed")},
+    }
     return write(cfg, results)
 
 
@@ -315,8 +371,10 @@ def _means(values: list[float], count: int) -> list[float]:
     return [sum(values[start : start + count]) / count for start in range(0, len(values), count)]
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def _weights(model: nn.Module) -> torch.Tensor:
+    """What this rank has of the first parameter."""
+    first = next(iter(model.parameters())).detach()
+    return (first.to_local() if isinstance(first, DTensor) else first).clone()
 
 
 def _refusal(call: Callable[[], Any]) -> str:

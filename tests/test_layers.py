@@ -49,6 +49,7 @@ READS_ENVIRONMENT = {
     "hpc.runtime.trackers",
     "hpc.runtime.notebook",
     "hpc.runtime.process_group",
+    "hpc.runtime.strategy.deepspeed",
     "hpc.submit.environment",
     "hpc.submit.local",
 }

@@ -107,6 +107,7 @@ def read_digits() -> tuple[TensorDataset, TensorDataset]:
         ConfigurationError: scikit-learn is not installed.
     """
     try:
+        # deferred: the only thing here that needs it
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, runner
-from tests.strategy_jobs import SCALED, TORCH, ZERO
+from tests.strategy_jobs import IN_HALF, SCALED, TORCH, ZERO
 
 Results = dict[str, Any]
 
@@ -73,6 +73,15 @@ def test_a_prepared_model_keeps_the_names_of_its_state(
     assert results["names"] == alone["stack"]["names"]
 
 
+def test_an_engine_may_be_alone(alone: Results) -> None:
+    assert alone["engine"]["loss"] == pytest.approx(alone["stack"]["loss"], rel=FLOAT_TOLERANCE)
+
+
+def test_an_engine_takes_fp16_or_says_what_this_device_takes(engines: Results) -> None:
+    words = r"one that DeepSpeed supports on this cpu \(float32, bfloat16\), but is fp16"
+    assert engines["scaled"] == "accepted" or re.search(words, engines["scaled"])
+
+
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero 2"])
 def test_tokens_weigh_the_same_on_every_rank_and_in_every_micro_batch(
     alone: Results, request: pytest.FixtureRequest, name: str
@@ -82,11 +91,36 @@ def test_tokens_weigh_the_same_on_every_rank_and_in_every_micro_batch(
     assert results["sentences"][name] == pytest.approx(alone["sentences"], rel=FLOAT_TOLERANCE)
 
 
+@pytest.mark.parametrize("name", IN_HALF)
+def test_sixteen_bits_take_nearly_the_same_steps(alone: Results, request: pytest.FixtureRequest, name: str) -> None:
+    """Nearly: bf16 has 8 bits of precision, so that a loss is off by a percent or so after a few steps."""
+    results = request.getfixturevalue("engines" if name in ZERO else "together")["half"][name]
+    assert results["loss"] == pytest.approx(alone["stack"]["loss"], rel=0.05)
+
+
 @pytest.mark.parametrize("name", SCALED)
 def test_an_overflow_on_one_rank_skips_the_step_of_every_rank(together: Results, name: str) -> None:
     first, second = together["overflow"][name]
     assert first == [[True, 1.0, 2.0**15]] * 2
     assert second == [[False, 0.5, 2.0**15]] * 2
+
+
+@pytest.mark.parametrize("first", ["ddp", "fsdp in two copies"])
+@pytest.mark.parametrize("second", ["ddp", "fsdp by size, offloaded"])
+def test_a_run_goes_on_under_another_strategy(together: Results, first: str, second: str) -> None:
+    """The same weights, moments, learning rate and samples, so that the same steps follow."""
+    found, whole = together["resumed"][f"{first}, then {second}"], together["stack"][second]
+    assert len(found["loss"]) == 3
+    if first == second:
+        assert (found["loss"], found["norm"]) == (whole["loss"][3:], whole["norm"][3:])
+    assert found["loss"] == pytest.approx(whole["loss"][3:], rel=FLOAT_TOLERANCE)
+    assert found["norm"] == pytest.approx(whole["norm"][3:], rel=FLOAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["zero 2", "zero 3, recomputed"])
+def test_an_engine_goes_on_from_its_own_files(engines: Results, name: str) -> None:
+    found, whole = engines["resumed"][name], engines["stack"][name]
+    assert (found["loss"], found["norm"]) == (whole["loss"][3:], whole["norm"][3:])
 
 
 def test_sharded_and_whole_parameters_are_clipped_by_one_norm(together: Results) -> None:
@@ -111,6 +145,18 @@ def test_recomputed_blocks_are_computed_twice(together: Results) -> None:
 )
 def test_what_fsdp_cannot_shard_is_named(together: Results, what: str, words: str) -> None:
     assert re.search(words, together["refusals"][what])
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("no optimizer", "must get one model to train and its optimizer, in one call of prepare, but got 1 and 0"),
+        ("second", "but got 1 and 1 more"),
+        ("some parameters", "clips all parameters of the model it trains"),
+    ],
+)
+def test_what_an_engine_cannot_take_is_named(engines: Results, what: str, words: str) -> None:
+    assert re.search(words, engines["refusals"][what])
 
 
 @pytest.mark.parametrize("name", ["fsdp", "fsdp by size"])

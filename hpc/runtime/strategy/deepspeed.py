@@ -46,6 +46,7 @@ class DeepSpeed:
         self.context = context
         self.settings = read_settings(context.options, context.group.world.world_size)
         self._deepspeed = _import_deepspeed(context.group)
+        _check_precision(self._deepspeed, context)
         self._engine: Any = None
         self._optimizer: EngineOptimizer | None = None
 
@@ -170,6 +171,16 @@ class EngineFiles:
         path, _ = self.engine.load_checkpoint(str(directory), tag=TAG, load_lr_scheduler_states=False)
         if path is None:
             raise ValueError(f"DeepSpeed finds nothing to load in {directory / TAG}")
+
+
+def _check_precision(deepspeed: Any, context: Context) -> None:
+    supported = deepspeed.accelerator.get_accelerator().supported_dtypes()
+    if context.precision.dtype not in (None, *supported):
+        raise ConfigurationError(
+            f"strategy.precision must be one that DeepSpeed supports on this {context.group.device.type} "
+            f"({', '.join(str(each).removeprefix('torch.') for each in supported)}), but is "
+            f"{context.options.precision}: use another one, or strategy=fsdp."
+        )
 
 
 def _import_deepspeed(group: ProcessGroup) -> Any:

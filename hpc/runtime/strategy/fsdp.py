@@ -66,10 +66,10 @@ class FSDP(Single):
 
     def _share(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
         _check_shardable(model)
-        _broadcast(model, self.context.group)
         before = dict(model.named_parameters(remove_duplicate=False))
         policies = self._policies()
         for module in (*reversed(blocks), model):
+            _broadcast(module, self.context.group.device)
             fully_shard(module, mesh=self.mesh, **policies)
         self._successors.add(before, dict(model.named_parameters(remove_duplicate=False)))
         if isinstance(model, FSDPModule):
@@ -183,8 +183,9 @@ def _check_shardable(model: nn.Module) -> None:
             )
 
 
-def _broadcast(model: nn.Module, group: ProcessGroup) -> None:
+def _broadcast(module: nn.Module, device: torch.device) -> None:
     """Give every rank rank 0's values, as DDP does, because one model would be put together from different ones."""
-    model.to(group.device)
-    for tensor in (*model.parameters(), *model.buffers()):
-        distributed.broadcast(tensor.detach(), src=0)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not isinstance(tensor, DTensor):  # those of blocks inside are
+            tensor.data = tensor.data.to(device)
+            distributed.broadcast(tensor.data, src=0)
