@@ -29,7 +29,7 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
     [
         ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, but is 0."),
         ({"hardware": {"gpus_per_node": -1}}, "hardware.gpus_per_node must be at least 0, but is -1."),
-        ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, single, but is dpp."),
+        ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, fsdp, deepspeed, single, but is dpp."),
         ({"runtime": {"device": "tpu"}}, "runtime.device must be one of auto, cuda, xla, mps, cpu, but is tpu."),
         ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
         ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),
