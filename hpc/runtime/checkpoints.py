@@ -90,7 +90,7 @@ class Checkpoints:
         self._land(self.options.on_error)
         self._start(position, began)
         self.schedule.begin(position.step)
-        if not self.saver.is_running():
+        if not self._is_behind_training():
             self._land(self.options.on_error)
 
     def save_now(self, position: Position) -> int:
