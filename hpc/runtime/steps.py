@@ -169,10 +169,15 @@ class Steps:
             self.runtime.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
 
     def _position(self) -> Position:
-        """Where training is, if that is worth saving. Collective."""
-        divergence = self.runtime.group.broadcast(self._divergence())
-        if divergence is not None:
-            raise divergence
+        """What to save beside the training state. Collective.
+
+        Raises:
+            DivergedError: There is nothing worth saving; alike on all ranks.
+        """
+        error = self.runtime.group.broadcast(self._divergence())
+        if error is not None:
+            self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
+            raise error
         shared = {"step": self.step, "samples": self.samples, "global_batch_size": self.global_batch_size}
         latest = self.report.latest if self.report is not None else {}
         return Position(self.step, shared, self.loader.position(), latest)

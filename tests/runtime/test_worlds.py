@@ -97,6 +97,17 @@ def evaluate_iterable(runtime: Runtime, lengths: tuple[int, int]) -> list[int]:
     return [int(index) for batch in loader for index in runtime.gather_for_metrics(batch)]
 
 
+def evaluate_sharded(directory: Path) -> dict[str, Any]:
+    """A model that only all ranks together can call, over a length that leaves one of them without samples."""
+    torch.manual_seed(0)
+    plain = nn.Linear(4, 3).double()
+    with Runtime({**config(directory), "strategy": {"name": "fsdp"}}) as runtime, torch.no_grad():
+        expected = plain(torch.stack([Indexed(9)[index]["point"] for index in range(9)]))
+        model, loader = runtime.prepare(plain, DataLoader(Indexed(9), batch_size=4))
+        found = torch.cat([runtime.gather_for_metrics(model(batch["point"])) for batch in loader])
+    return {"found": found, "expected": expected}
+
+
 def train_iterable(runtime: Runtime, loader: DataLoader[int], steps: int) -> list[int]:
     """The samples that all ranks saw, rank by rank within a step."""
     prepared = runtime.prepare(loader)
@@ -124,6 +135,7 @@ def on_two_ranks(directory: Path) -> dict[str, Any]:
         results["passes"] = {length: evaluate(runtime, length) for length in LENGTHS}
         results["batches"] = runtime.group.collect({n: each["batches"] for n, each in results["passes"].items()})
         results["uneven"] = {lengths: evaluate_iterable(runtime, lengths) for lengths in UNEVEN}
+    results["sharded"] = evaluate_sharded(directory / "sharded")
     for kind in KINDS:
         parts = []
         for name, steps in (("whole", 9), ("parts", 4), ("parts", 9)):
@@ -185,6 +197,10 @@ def test_all_ranks_take_equally_many_batches(two_ranks: Any) -> None:
 def test_ranks_with_fewer_or_no_batches_keep_nobody_waiting(lengths: tuple[int, int], two_ranks: Any) -> None:
     expected = [100 * rank + number for rank in (0, 1) for number in range(lengths[rank])]
     assert sorted(two_ranks["uneven"][lengths]) == expected
+
+
+def test_a_sharded_model_is_evaluated_on_every_sample_once(two_ranks: Any) -> None:
+    torch.testing.assert_close(two_ranks["sharded"]["found"], two_ranks["sharded"]["expected"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
