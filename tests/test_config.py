@@ -30,6 +30,16 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
         ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, but is 0."),
         ({"hardware": {"gpus_per_node": -1}}, "hardware.gpus_per_node must be at least 0, but is -1."),
         ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, fsdp, deepspeed, single, but is dpp."),
+        (
+            {"strategy": {"compile": "fast"}},
+            "strategy.compile must be one of false, true, default, reduce-overhead, max-autotune, "
+            "max-autotune-no-cudagraphs, but is fast.",
+        ),
+        ({"strategy": {"zero_stage": 4}}, "strategy.zero_stage must be one of null, 1, 2, 3, but is 4."),
+        (
+            {"strategy": {"cpu_offload": True}},
+            "strategy.cpu_offload must be false unless strategy=fsdp, but is true with strategy=ddp.",
+        ),
         ({"runtime": {"device": "tpu"}}, "runtime.device must be one of auto, cuda, xla, mps, cpu, but is tpu."),
         ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
         ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),

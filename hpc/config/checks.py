@@ -19,14 +19,24 @@ from hpc.config.schema import (
 )
 from hpc.errors import ConfigurationError
 
-CHOICES = {
+CHOICES: dict[str, tuple[str | int | bool | None, ...]] = {
     "cluster.scheduler": ("auto", "local", "slurm"),
     "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
     "strategy.precision": ("fp32", "bf16", "fp16"),
+    "strategy.compile": (False, True, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "strategy.zero_stage": (None, 1, 2, 3),
     "checkpoint.on_error": ("stop", "continue"),
     "checkpoint.best_mode": ("min", "max"),
     "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
 }
+ONLY_OF = {
+    "shard_size": "fsdp",
+    "reshard_after_forward": "fsdp",
+    "cpu_offload": "fsdp",
+    "zero_stage": "deepspeed",
+    "deepspeed_config": "deepspeed",
+}
+"""Strategy options that the others would ignore."""
 AT_LEAST_ONE = (
     "hardware.nodes",
     "hardware.tasks_per_node",
@@ -67,6 +77,7 @@ def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     _check_hardware(settings.hardware)
+    _check_strategy(settings.strategy)
     _check_checkpoint(settings.checkpoint)
     return settings
 
@@ -114,7 +125,7 @@ def _check_values(merged: Any) -> None:
     for key, allowed in CHOICES.items():
         value = OmegaConf.select(merged, key)
         if value not in allowed:
-            raise ConfigurationError(f"{key} must be one of {', '.join(allowed)}, but is {value}.")
+            raise ConfigurationError(f"{key} must be one of {', '.join(map(_typed, allowed))}, but is {value}.")
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(merged, key)
         if value is not None and value < 1:
@@ -141,3 +152,19 @@ def _check_checkpoint(checkpoint: CheckpointOptions) -> None:
         value = getattr(checkpoint, key)
         if value is not None and value <= 0:
             raise ConfigurationError(f"checkpoint.{key} must be above 0, but is {value:g}.")
+
+
+def _typed(value: object) -> str:
+    """As a person types it in an override or a YAML file."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_strategy(strategy: StrategyOptions) -> None:
+    default = StrategyOptions()
+    for option, owner in ONLY_OF.items():
+        value = getattr(strategy, option)
+        if value != getattr(default, option) and strategy.name != owner:
+            raise ConfigurationError(
+                f"strategy.{option} must be {_typed(getattr(default, option))} unless strategy={owner}, "
+                f"but is {_typed(value)} with strategy={strategy.name}."
+            )
