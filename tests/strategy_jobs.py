@@ -9,103 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from hpc import Runtime
 from hpc.errors import ConfigurationError
-from hpc.examples import digits
 from hpc.runtime.strategy.fsdp import clip_sharded
 from tests.jobs import Points
-
-Settings = dict[str, Any]
-
-WITHOUT_COMPILER = {"compile": True, "compile_backend": "aot_eager"}
-TORCH: dict[str, Settings] = {
-    "ddp": {"name": "ddp"},
-    "ddp, compiled": {"name": "ddp", **WITHOUT_COMPILER},
-    "ddp, recomputed": {"name": "ddp", "activation_checkpointing": True},
-    "fsdp": {"name": "fsdp"},
-    "fsdp by class": {"name": "fsdp", "blocks": ["Residual"], "reshard_after_forward": False},
-    "fsdp by size, offloaded": {"name": "fsdp", "min_block_parameters": 1000, "cpu_offload": True},
-    "fsdp in two copies": {"name": "fsdp", "shard_size": 1},
-    "fsdp, compiled and recomputed": {"name": "fsdp", **WITHOUT_COMPILER, "activation_checkpointing": True},
-}
-ZERO: dict[str, Settings] = {
-    **{f"zero {stage}": {"name": "deepspeed", "zero_stage": stage} for stage in (1, 2, 3)},
-    "zero 2, compiled": {"name": "deepspeed", "zero_stage": 2, **WITHOUT_COMPILER},
-    "zero 3, recomputed": {"name": "deepspeed", "zero_stage": 3, "activation_checkpointing": True},
-}
-SCALED: dict[str, Settings] = {name: {**TORCH[name], "precision": "fp16"} for name in ("ddp", "fsdp", "fsdp by class")}
-SCALED["fsdp in two copies"] = {**TORCH["fsdp in two copies"], "precision": "fp16"}
-
-
-IN_HALF: dict[str, tuple[str, Settings]] = {
-    "ddp": ("bf16", TORCH["ddp"]),
-    "ddp, scaled": ("fp16", TORCH["ddp"]),
-    "fsdp": ("bf16", TORCH["fsdp by class"]),
-    "fsdp, scaled": ("fp16", TORCH["fsdp by class"]),
-    "zero 1": ("bf16", ZERO["zero 1"]),
-    "zero 3": ("bf16", ZERO["zero 3"]),
-}
-
-
-class Residual(nn.Module):
-    """A layer to be treated as one block."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(torch.tanh(self.up(self.norm(x))))  # type: ignore[no-any-return]
-
-
-class Stack(nn.Module):
-    """Three blocks between two layers that belong to none."""
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.first = nn.Linear(16, width)
-        self.blocks = nn.ModuleList(Residual(width) for _ in range(3))
-        self.last = nn.Linear(width, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.last(x)  # type: ignore[no-any-return]
-
-
-class Sentences(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Points in R^16, eight to a sample, of which the first few have a class; sample i is a function of i."""
-
-    def __len__(self) -> int:
-        return 200
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(index)
-        points = torch.randn(8, 16, generator=generator)
-        classes = points[:, :4].argmax(dim=1)
-        classes[1 + index % 7 :] = -100
-        return points, classes
-
-
-class Counting(Dataset[dict[str, torch.Tensor]]):
-    """Sequences that count upwards from a random number; the labels of a random part of each count for nothing."""
-
-    def __len__(self) -> int:
-        return 300
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        tokens = (torch.arange(16) + index * 7) % 64
-        labels = tokens.clone()
-        labels[4 + index % 12 :] = -100
-        return {"input_ids": tokens, "labels": labels}
+from tests.strategy_models import IN_HALF, SCALED, TORCH, ZERO, Sentences, Settings, Stack
 
 
 def train_stack(settings: Settings, batch_size: int, steps: int = 6) -> dict[str, Any]:
@@ -289,55 +202,15 @@ def zero_stages(cfg: Any) -> float:
     return write(cfg, results)
 
 
-def users_code(cfg: Any) -> float:
-    """Models that were not written for hpc."""
-    accumulated = {"accumulation_steps": 2}
-    gpt2 = {
-        "ddp": {**TORCH["ddp"], **accumulated},
-        "fsdp": {**TORCH["fsdp"], **accumulated, "blocks": ["GPT2Block"], "activation_checkpointing": True},
-        "fsdp by size": {**TORCH["fsdp"], **accumulated, "min_block_parameters": 1000},
-    }
+def two_by_two(cfg: Any) -> float:
+    """Two copies of the model, each divided among two ranks, beside four whole ones."""
+    hybrid = {"name": "fsdp", "shard_size": 2}
     results = {
-        "gpt2": {name: train_gpt2(settings_of(cfg, f"gpt2 {name}", case)) for name, case in gpt2.items()},
-        "digits": {name: train_digits(settings_of(cfg, f"digits {name}", TORCH[name])) for name in ("ddp", "fsdp")},
+        "ddp": train_stack(settings_of(cfg, "ddp", TORCH["ddp"]), batch_size=2),
+        "hybrid": train_stack(settings_of(cfg, "hybrid", hybrid), batch_size=2),
+        "overflow": overflow_on_one_rank(settings_of(cfg, "overflow", {**hybrid, "precision": "fp16"})),
     }
     return write(cfg, results)
-
-
-def train_gpt2(settings: Settings) -> dict[str, Any]:
-    """A tiny GPT-2 of Transformers on its own loss; returns rank 0's losses, and whether weights are tied still."""
-    from transformers import GPT2Config, GPT2LMHeadModel  # deferred: takes seconds
-
-    shape = GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
-    shape.resid_pdrop = shape.embd_pdrop = shape.attn_pdrop = 0.0
-    losses = []
-    with Runtime(settings) as runtime:
-        model = GPT2LMHeadModel(shape)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
-        model, optimizer, loader = runtime.prepare(model, optimizer, DataLoader(Counting(), 2, shuffle=True))
-        for batch in runtime.steps(loader, total=6, weigh=lambda batch: (batch["labels"][:, 1:] >= 0).sum()):
-            with runtime.accumulate():
-                loss = model(**batch).loss
-                runtime.backward(loss)
-                runtime.clip_grad_norm_(1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-            losses.append(loss.item())
-        module: Any = runtime.unwrap(model)
-        return {"losses": losses, "tied": module.lm_head.weight is module.transformer.wte.weight}
-
-
-def train_digits(settings: Settings) -> dict[str, Any]:
-    """The example; returns rank 0's losses, and how many held-out digits are recognised."""
-    recipe = {
-        "model": {"width": 8, "depth": 1},
-        "optimizer": {"lr": 0.01, "weight_decay": 0.05},
-        "data": {"batch_size": 16},
-        "steps": 80,
-    }
-    recognised = digits.train(OmegaConf.create({**settings, **recipe}))
-    rows = (Path(settings["run_dir"]) / "metrics.jsonl").read_text().splitlines()
-    return {"recognised": recognised, "losses": [json.loads(row)["loss"] for row in rows]}
 
 
 def settings_of(cfg: Any, folder: str, strategy: Settings) -> Settings:

@@ -34,6 +34,13 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
         ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
         ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),
         ({"hardware": {"gpus": 8}}, "Key 'gpus' not in 'Hardware' (at hardware.gpus)."),
+        ({"checkpoint": {"on_error": "ignore"}}, "checkpoint.on_error must be one of stop, continue, but is ignore."),
+        ({"checkpoint": {"every_minutes": 0}}, "checkpoint.every_minutes must be above 0, but is 0."),
+        (
+            {"checkpoint": {"every_steps": 5, "every_minutes": 1.5}},
+            "checkpoint.every_steps and checkpoint.every_minutes must not both be given, but are 5 and 1.5: "
+            "leave one null.",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_sentence(config: dict[str, Any], words: str) -> None:

@@ -94,14 +94,15 @@ class Checkpoints:
             self._land(self.options.on_error)
 
     def save_now(self, position: Position) -> int:
-        """The last save of a life: returns when this step is committed, or the one before if time is too short.
+        """The last save of a life; returns the step that is committed: an older one if time is too short for this one.
+
+        A save in flight is waited for, and one of this very step that has failed is tried again.
 
         Raises:
             SaveError: It could not be made durable; alike on all ranks.
         """
-        is_under_way = position.step == self.saved_step
-        self._land("stop" if is_under_way else "continue")
-        if not is_under_way and self._has_time():
+        self._land("continue")
+        if position.step != self.saved_step and self._has_time():
             self._start(position, time.monotonic())
             self._land("stop")
         return self.saved_step
@@ -143,7 +144,6 @@ class Checkpoints:
             self.saver.start(contents, began)
         else:
             self.saver.run(contents, began)
-        self.saved_step = position.step
 
     def _is_behind_training(self) -> bool:
         """An engine writes what it trains with, so it must not go on meanwhile."""
@@ -152,12 +152,14 @@ class Checkpoints:
     def _land(self, on_error: str) -> None:
         """Wait for the save in flight."""
         flight = self.saver.land()
-        if flight is None or not isinstance(flight.outcome, Exception):
+        if flight is None:
             return
-        self.saved_step = 0
-        if on_error == "stop" or not isinstance(flight.outcome, SaveError):
+        if not isinstance(flight.outcome, Exception):
+            self.saved_step = flight.step
+        elif on_error == "continue" and isinstance(flight.outcome, SaveError):
+            self.runtime.print(f"hpc: {flight.outcome} Training goes on without the checkpoint of step {flight.step}.")
+        else:
             raise flight.outcome
-        self.runtime.print(f"hpc: {flight.outcome} Training goes on without the checkpoint of step {flight.step}.")
 
     def _landed(self, flight: Flight) -> None:
         """In the saver's thread: note what happened."""

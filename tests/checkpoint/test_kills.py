@@ -13,6 +13,7 @@ from hpc.checkpoint import failpoints
 from hpc.checkpoint.store import CheckpointStore
 from tests.checkpoint.saves import newest
 from tests.conftest import ROOT, Run, clean_environment
+from tests.equality import differences
 
 SEEDS = 100
 BEFORE = ("begun", "in_file", "file_flushed", "written", "gathered", "manifest_flushed", "fence_checked")
@@ -46,6 +47,20 @@ def test_the_environment_names_the_failpoint(run_py: Run, tmp_path: Path) -> Non
     assert "Resumed at step 5" in again.stdout
     assert newest(store, []) == 20
     assert [*store.directory.glob("*.tmp-*")] == []
+
+
+@pytest.mark.gloo
+def test_sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been(run_py: Run, tmp_path: Path) -> None:
+    job = (
+        "-m", "hardware=cpu", "cluster=local", "strategy=fsdp", "runtime.deterministic=true", "steps=20", "+job={}",
+        "experiment.target=tests.jobs.train_exactly", "checkpoint.every_steps=5",
+    )  # fmt: skip
+    assert run_py(*job, "run_dir=whole").returncode == 0
+    assert run_py(*job, "run_dir=cut", environ={"HPC_FAILPOINT": "file_flushed:1:3"}).returncode != 0
+    assert newest(CheckpointStore(tmp_path / "cut" / "0" / "checkpoints"), []) == 5
+    again = run_py(*job, "run_dir=cut")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert differences(tmp_path / "whole" / "0", tmp_path / "cut" / "0") == []
 
 
 @pytest.mark.parametrize(

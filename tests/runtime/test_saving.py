@@ -21,6 +21,7 @@ from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import SaveError
 from hpc.journal import Journal
+from tests.conftest import Run
 from tests.jobs import Points
 from tests.runtime.test_runtime import config
 
@@ -202,3 +203,32 @@ def test_saving_behind_training_saves_the_same_bytes(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8):
         first, second = (tmp_path / str(each) / "checkpoints" / f"step_{step:08d}" for each in (True, False))
         assert [(first / name).read_bytes() == (second / name).read_bytes() for name in files] == [True] * 3
+
+
+def train_and_lose_the_directory(cfg: Any) -> float:
+    """The target of a run: its checkpoints' directory goes away in the fourth step."""
+
+    def at_step(runtime: Runtime, step: int) -> None:
+        if step == 4:
+            while Journal(runtime.directory).last_committed_step() != 2:
+                time.sleep(0.01)
+            runtime.wait_for_everyone()
+        if step == 4 and runtime.is_main_process:
+            (runtime.directory / "checkpoints").rename(runtime.directory / "away")
+
+    train(cfg, at_step, steps=500)
+    return 0.0
+
+
+@pytest.mark.gloo
+def test_all_ranks_stop_with_74_when_a_save_behind_training_has_failed(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(
+        "-m", "hardware=cpu", "cluster=local", "run_dir=out", "checkpoint.every_steps=2",
+        "experiment.target=tests.runtime.test_saving.train_and_lose_the_directory",
+    )  # fmt: skip
+    assert done.returncode == 74, done.stdout + done.stderr
+    (record,) = (tmp_path / "out" / "0" / "failures").iterdir()
+    assert "it has vanished" in record.read_text()
+    assert [event["step"] for event in Journal(tmp_path / "out" / "0").events() if event["event"] == "save_failed"] == [
+        4
+    ]

@@ -1,6 +1,6 @@
 """One training function under every strategy: the same numbers.
 
-Four launches compute everything; the tests look at what they left behind.
+A few launches compute everything; the tests look at what they left behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, runner
-from tests.strategy_jobs import IN_HALF, SCALED, TORCH, ZERO
+from tests.strategy_models import IN_HALF, SCALED, TORCH, ZERO
 
 Results = dict[str, Any]
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gloo
 def launch(directory: Path, target: str, ranks: int) -> Results:
     done = runner(directory, str(ROOT / "run.py"))(
         "-m", "hardware=cpu", "cluster=local", f"hardware.tasks_per_node={ranks}", "run_dir=out",
-        f"experiment.target=tests.strategy_jobs.{target}", timeout=400,
+        f"experiment.target=tests.{target}", timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results: Results = json.loads((directory / "out" / "results.json").read_text())
@@ -36,22 +36,22 @@ def launch(directory: Path, target: str, ranks: int) -> Results:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return launch(tmp_path_factory.mktemp("alone"), "alone", ranks=1)
+    return launch(tmp_path_factory.mktemp("alone"), "strategy_jobs.alone", ranks=1)
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return launch(tmp_path_factory.mktemp("together"), "torch_strategies", ranks=2)
+    return launch(tmp_path_factory.mktemp("together"), "strategy_jobs.torch_strategies", ranks=2)
 
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return launch(tmp_path_factory.mktemp("engines"), "zero_stages", ranks=2)
+    return launch(tmp_path_factory.mktemp("engines"), "strategy_jobs.zero_stages", ranks=2)
 
 
 @pytest.fixture(scope="module")
 def users_code(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return launch(tmp_path_factory.mktemp("users_code"), "users_code", ranks=2)
+    return launch(tmp_path_factory.mktemp("users_code"), "users_code.train", ranks=2)
 
 
 @pytest.mark.parametrize("accumulated", ["", ", accumulated"])
@@ -121,6 +121,13 @@ def test_a_run_goes_on_under_another_strategy(together: Results, first: str, sec
 def test_an_engine_goes_on_from_its_own_files(engines: Results, name: str) -> None:
     found, whole = engines["resumed"][name], engines["stack"][name]
     assert (found["loss"], found["norm"]) == (whole["loss"][3:], whole["norm"][3:])
+
+
+def test_two_copies_of_two_shards_are_four_whole_models(tmp_path: Path) -> None:
+    results = launch(tmp_path, "strategy_jobs.two_by_two", ranks=4)
+    for curve in ("loss", "norm"):
+        assert results["hybrid"][curve] == pytest.approx(results["ddp"][curve], rel=FLOAT_TOLERANCE)
+    assert results["overflow"] == [[[True, 1.0, 2.0**15]] * 4, [[False, 0.5, 2.0**15]] * 4]
 
 
 def test_sharded_and_whole_parameters_are_clipped_by_one_norm(together: Results) -> None:

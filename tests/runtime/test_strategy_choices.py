@@ -25,7 +25,7 @@ from hpc.runtime.strategy.blocks import find_blocks
 from hpc.runtime.strategy.deepspeed_config import read_settings
 from hpc.world import World
 from tests.conftest import ROOT, Run
-from tests.strategy_jobs import Stack
+from tests.strategy_models import Stack
 
 CPU = torch.device("cpu")
 
