@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import random
 import signal
 from typing import Any, NamedTuple
@@ -129,7 +130,7 @@ def test_workers_survive_the_signals_that_stop_their_rank() -> None:
     loader = prepared(DataLoader(Numbers(1000), batch_size=1, num_workers=2))
     stream = loader.stream(0)
     seen = [int(next(stream))]
-    workers = psutil.Process().children()
+    workers = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     assert len(workers) >= 2
     for worker, number in itertools.product(workers, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)):
         worker.send_signal(number)

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def test_host_memory_grows_with_what_is_held() -> None:
     before = memory_gb(CPU)["host_memory_gb"]
     held = torch.ones(50_000_000)  # 200 MB
-    assert 0.15 < memory_gb(CPU)["host_memory_gb"] - before < 0.4
+    assert 0.1 < memory_gb(CPU)["host_memory_gb"] - before < 0.4
     assert held[0] == 1
 
 
@@ -31,7 +31,7 @@ def test_host_memory_includes_data_loader_workers() -> None:
     before = memory_gb(CPU)["host_memory_gb"]
     batches = iter(DataLoader(Points(), 4, num_workers=2))
     next(batches)
-    assert memory_gb(CPU)["host_memory_gb"] > 2 * before
+    assert memory_gb(CPU)["host_memory_gb"] > 1.5 * before
 
 
 @pytest.mark.parametrize(
