@@ -17,8 +17,10 @@ from hpc.errors import ConfigurationError
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
 FORMAT = 1
-MAY_CHANGE = ("hardware", "cluster", "launch")
-"""A run may go on elsewhere and on more or fewer nodes; anything else would make it another run."""
+MAY_CHANGE = ("hardware", "cluster", "launch", "strategy", "runtime", "checkpoint")
+"""A run may go on elsewhere, on more or fewer nodes, divided in another way; what else changes makes another run."""
+MUST_STAY = ("strategy.precision", "strategy.accumulation_steps", "runtime.deterministic")
+"""Of those sections, what the numbers depend on."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Sweep:
             return ["the number of points"]
         pairs = zip(frozen, self.points, strict=True)
         keys = {key for old, new in pairs for key in changed_keys(old.config, new.config)}
-        return sorted(key for key in keys if key.partition(".")[0] not in MAY_CHANGE)
+        return sorted(key for key in keys if key in MUST_STAY or key.partition(".")[0] not in MAY_CHANGE)
 
     def _write(self) -> None:
         summary = {"format": FORMAT, "points": len(self.points)}

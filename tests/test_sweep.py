@@ -43,6 +43,13 @@ def test_other_points_are_refused_by_the_names_of_what_differs(tmp_path: Path) -
     assert load_sweep(tmp_path).point("0").config["seed"] == 0
 
 
+def test_how_ranks_share_the_work_may_change_and_what_they_compute_may_not(tmp_path: Path) -> None:
+    sweep(tmp_path, strategy={"name": "ddp", "precision": "bf16"}, checkpoint={"keep": 2}).write_or_continue()
+    sweep(tmp_path, strategy={"name": "fsdp", "precision": "bf16"}, checkpoint={"keep": 3}).write_or_continue()
+    with pytest.raises(ConfigurationError, match="but strategy\\.precision changed"):
+        sweep(tmp_path, strategy={"name": "fsdp", "precision": "fp32"}, checkpoint={"keep": 3}).write_or_continue()
+
+
 def test_another_number_of_points_is_refused(tmp_path: Path) -> None:
     sweep(tmp_path).write_or_continue()
     with pytest.raises(ConfigurationError, match="but the number of points changed"):
