@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from hpc.journal import Journal
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT
 from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 
 TRAIN = ("experiment.target=tests.jobs.train", "runtime.device=cpu", "steps=60", "checkpoint.every_steps=50")
-
-
-@pytest.fixture
-def environ(cluster: SlurmCluster) -> dict[str, str]:
-    """Of a person on the login node who has activated the project's virtual environment."""
-    path = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
-    return {**clean_environment(), **cluster.environment, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def test_the_standalone_script_is_requeued_like_any_other(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import clean_environment
 from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
@@ -30,12 +30,6 @@ INTERACTIVE = "srun --interactive --preserve-env --nodes=1 --ntasks=1 --nodelist
 """What salloc runs with LaunchParameters=use_interactive_step (Slurm 20.11 and later)."""
 
 Answer = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def environ(cluster: SlurmCluster) -> dict[str, str]:
-    """Of a person on the login node."""
-    return {**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)}
 
 
 def answers_in(directory: Path) -> list[Answer]:
