@@ -14,8 +14,8 @@ from hpc.runtime.progress import Progress
 from hpc.runtime.trackers import TrackedRun, Tracker, Trackers
 from hpc.runtime.usage import Work, memory_gb, peak_flops
 
-SHOW_SECONDS = 0.5
-"""At least so long between two points in trackers and on the screen, because showing one takes 0.5 ms of CPU."""
+SHOW_SECONDS = 1.0
+"""At least so long between two points in trackers and on the screen, because showing one takes 0.7 ms of CPU."""
 
 
 class Report:
