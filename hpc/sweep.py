@@ -7,11 +7,12 @@ holds one resolved config per line. A YAML edited while a job waits changes noth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.atomic import replace_text
 from hpc.errors import ConfigurationError
 
 SWEEP_FILE = "sweep.json"
@@ -91,8 +92,10 @@ class Sweep:
         summary = {"format": FORMAT, "points": len(self.points)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _replace(self.directory / POINTS_FILE, "".join(json.dumps(asdict(point)) + "\n" for point in self.points))
-            _replace(self.directory / SWEEP_FILE, json.dumps(summary) + "\n")
+            replace_text(
+                self.directory / POINTS_FILE, "".join(json.dumps(asdict(point)) + "\n" for point in self.points)
+            )
+            replace_text(self.directory / SWEEP_FILE, json.dumps(summary) + "\n")
         except OSError as error:
             raise ConfigurationError(
                 f"run_dir must be a writable directory, but {self.directory} is not: {error.strerror}."
@@ -121,24 +124,18 @@ def is_sweep(directory: Path) -> bool:
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Dotted keys whose values differ, in order: `optimizer.lr`."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    before, after = dict(leaves(old)), dict(leaves(new))
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a config under its dotted key; a section without keys is a value too."""
     for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _point(fields: dict[str, Any]) -> Point:
     return Point(fields["name"], tuple(fields["overrides"]), fields["config"])
-
-
-def _replace(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpc.atomic import replace_text
 from hpc.config import Settings, settings_of
 from hpc.errors import ConfigurationError, HpcError, NoProgressError
 from hpc.journal import Journal
@@ -255,9 +256,7 @@ def _end(directory: Path, world: World, value: Any) -> None:
         close_process_group()
     if world.rank == 0:
         number = value if isinstance(value, (int, float, str, bool)) else None
-        temporary = directory / f"{FINISHED_FILE}.tmp"
-        temporary.write_text(json.dumps({"value": number}) + "\n")
-        temporary.replace(directory / FINISHED_FILE)
+        replace_text(directory / FINISHED_FILE, json.dumps({"value": number}) + "\n")
         Journal(directory).write("finished", value=number)
         print(f"Finished. Checkpoints, metrics and logs: {directory}", flush=True)
 

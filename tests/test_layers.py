@@ -18,7 +18,7 @@ import hpc
 from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
-    ("errors", "paths"),
+    ("atomic", "errors", "paths"),
     ("config", "world", "slurm", "journal", "sweep"),
     ("checkpoint", "preemption"),
     ("runtime",),

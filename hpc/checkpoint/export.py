@@ -15,8 +15,6 @@ from hpc.checkpoint.store import Checkpoint, passed_over
 from hpc.checkpoint.tensors import DTYPES, layout, read_tensors, write_tensors
 from hpc.errors import ConfigurationError, LoadError
 
-FORMATS = ("safetensors", "pt")
-
 
 def export(checkpoint: Checkpoint, output: Path, file_format: str) -> int:
     """Write a checkpoint's weights into one file that others read; returns its size in bytes.

@@ -7,7 +7,7 @@ optimizer/<name of parameter>/<key> of the first optimizer; optimizer_1/... of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,8 @@ from hpc.checkpoint.manifest import TensorEntry
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES
 from hpc.errors import SaveError
+
+_T = TypeVar("_T")
 
 WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 """What torch.compile and activation checkpointing put into names (torch 2.6-2.13)."""
@@ -30,6 +32,12 @@ def own_name(name: str) -> str:
 def kind(prefix: str, index: int) -> str:
     """What the index-th model or optimizer is called."""
     return f"{prefix}_{index}" if index else prefix
+
+
+def below(which: str, named: Mapping[str, _T]) -> dict[str, _T]:
+    """Those of one kind, by the rest of their name."""
+    prefix = f"{which}/"
+    return {name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from hpc.checkpoint.failpoints import failpoint
 from hpc.checkpoint.files import HashingWriter, explained, flush_directory, read_entry, write_file
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Piece, TensorEntry, Written, merged
+from hpc.checkpoint.names import below
 from hpc.checkpoint.random_state import random_state
 from hpc.checkpoint.shards import Part, is_distributed, part_of
 from hpc.checkpoint.state import SavesItself, TrainingState
@@ -157,8 +158,7 @@ def _write(directory: Path, contents: Snapshot, states: list[Any], rank: int) ->
 
 
 def _write_kind(path: Path, kind: str, contents: Snapshot, rank: int) -> Written:
-    prefix = f"{kind}/"
-    parts = {name.removeprefix(prefix): part for name, part in contents.parts.items() if name.startswith(prefix)}
+    parts = below(kind, contents.parts)
     tensors = {name: part.tensor for name, part in parts.items()}
     where = layout(tensors)
 
@@ -167,7 +167,7 @@ def _write_kind(path: Path, kind: str, contents: Snapshot, rank: int) -> Written
 
     entry = write_file(path, rank, write)
     failpoint("file_flushed", rank)
-    entries = {prefix + name: _entry(parts[name], path.name, begin) for name, begin in where.begins.items()}
+    entries = {f"{kind}/{name}": _entry(parts[name], path.name, begin) for name, begin in where.begins.items()}
     return Written({path.name: entry}, entries)
 
 

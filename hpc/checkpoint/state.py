@@ -13,16 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
 from hpc.checkpoint.manifest import Written
-from hpc.checkpoint.names import NamedOptimizer, kind, model_state, parameter_names
+from hpc.checkpoint.names import NamedOptimizer, below, kind, model_state, parameter_names
 from hpc.errors import LoadError
 
 SHOWN_NAMES = 3
-_T = TypeVar("_T")
 
 
 class Stateful(Protocol):
@@ -105,7 +104,7 @@ class TrainingState:
         for which, values in self._model_values().items():
             targets |= {f"{which}/{name}": each for name, each in values.items() if isinstance(each, torch.Tensor)}
         for which, optimizer in self._named_optimizers().items():
-            fresh = optimizer.targets(_below(which, written.tensors))
+            fresh = optimizer.targets(below(which, written.tensors))
             targets |= {f"{which}/{name}": each for name, each in fresh.items()}
         _compare(targets, written)
         return targets
@@ -123,7 +122,7 @@ class TrainingState:
                 if values:
                     model.load_state_dict(values, strict=False)
             for (which, optimizer), plain in zip(self._named_optimizers().items(), trainer["optimizers"], strict=True):
-                optimizer.restore(_below(which, targets), plain)
+                optimizer.restore(below(which, targets), plain)
             for name, other in self.others.items():
                 other.load_state_dict(trainer["others"][name])
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
@@ -144,12 +143,6 @@ def misfit(reason: object) -> LoadError:
         f"The checkpoint does not fit what is being trained: {str(reason).rstrip('.')}; give run_dir another name to "
         "start anew, or train what was trained there."
     )
-
-
-def _below(which: str, named: Mapping[str, _T]) -> dict[str, _T]:
-    """Those of one kind, by the rest of their name."""
-    prefix = f"{which}/"
-    return {name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
 
 
 def _aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

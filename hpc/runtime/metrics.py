@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hpc.atomic import replace_text
+
 METRICS_FILE = "metrics.jsonl"
 
 Values = dict[str, float]
@@ -103,9 +105,7 @@ def _rewind(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    replace_text(path, "".join(kept))
 
 
 def _is_up_to(line: str, step: int) -> bool:

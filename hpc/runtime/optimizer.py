@@ -37,6 +37,13 @@ class Window:
         """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
         return self.micro == self.length
 
+    def note_step(self, optimizer: Optimizer, taken: bool) -> None:
+        """Remember whether an optimizer's last step was taken or skipped."""
+        if taken:
+            self.skipped.discard(optimizer)
+        else:
+            self.skipped.add(optimizer)
+
     def weigh(self, loss: torch.Tensor) -> torch.Tensor:
         """A micro-batch's part of the loss of which the window's gradient is taken.
 
@@ -71,10 +78,8 @@ class PreparedOptimizer:
             return
         if not self.precision.scales:
             self.optimizer.step()
-        elif self.precision.step(self.optimizer):
-            self.window.skipped.discard(self.optimizer)
         else:
-            self.window.skipped.add(self.optimizer)
+            self.window.note_step(self.optimizer, taken=self.precision.step(self.optimizer))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients at the end of a window."""

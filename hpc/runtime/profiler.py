@@ -30,7 +30,7 @@ class ProfilerWindow:
         self._profile: profile | None = None
 
     def after(self, step: int) -> None:
-        """Begin or end the window; to be called when `step` steps are done and `step` is `next_step`."""
+        """Begin or end the window; to be called whenever `step` steps are done."""
         if step != self.next_step:
             return
         if self._profile is None:

@@ -108,8 +108,7 @@ class Steps:
         self.step += 1
         self.samples += self.global_batch_size
         settings = self.runtime.settings
-        if self.step == self.profiler.next_step:
-            self.profiler.after(self.step)
+        self.profiler.after(self.step)
         if self.step == self.total or self.step % settings.runtime.log_every_steps == 0:
             self._show()
         if self.checkpoints.schedule.is_due(self.step):

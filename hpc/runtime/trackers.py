@@ -12,13 +12,15 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from hpc.atomic import replace_text
 from hpc.errors import ConfigurationError
+from hpc.sweep import leaves
 
 logger = logging.getLogger(__name__)
 IDS_FILE = "trackers.json"
@@ -46,9 +48,7 @@ class TrackedRun:
         ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         if tracker not in ids:
             ids[tracker] = make()
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(ids) + "\n")
-            temporary.replace(path)
+            replace_text(path, json.dumps(ids) + "\n")
         return ids[tracker]
 
 
@@ -182,8 +182,9 @@ class Mlflow:
         experiment = self._client.get_experiment_by_name(run.name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(run.name)
         created = str(self._client.create_run(number, run_name=run.directory.name).info.run_id)
-        for name, value in _leaves(run.config):
-            self._client.log_param(created, name, value)
+        for name, value in leaves(run.config):
+            if value != {}:
+                self._client.log_param(created, name, value)
         return created
 
 
@@ -251,11 +252,3 @@ def _make(name: str) -> Tracker:
             f"neither ({error}): correct it, or put its directory on PYTHONPATH."
         ) from error
     return tracker
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,6 +1,8 @@
 """What does a checkpoint cost? Ours beside torch.save, DCP, Accelerate and Fabric, in turns, of one and the same state.
 
-    python -m tests.benchmarks.checkpoints [MILLIONS_OF_PARAMETERS [ROUNDS]]
+    python -m tests.benchmarks.checkpoints [MILLIONS_OF_PARAMETERS [ROUNDS [DIRECTORY]]]
+
+The peers are installed into a virtual environment in DIRECTORY, or in one that is removed at the end.
 
 Blocked: how long training waits. Durable: until the files are on disk; peers that do not flush are flushed after, and
 that is counted. Load: into a model and an optimizer that exist, with ours verifying every byte. One thread, because
@@ -33,11 +35,12 @@ from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from tests.benchmarks.figures import conditions
+from tests.benchmarks.peer_environment import install_peers, run_with_peers
 from tests.checkpoint.saves import Alone
 
 LAYERS = 12
-MILLIONS = 50.0
-ROUNDS = 3
+MILLIONS, ROUNDS = "50", "3"
+HERE = "here"
 
 
 @dataclass
@@ -238,7 +241,7 @@ WAYS: dict[str, Callable[[Training], Way]] = {
 
 def measure(directory: Path, millions: float, rounds: int) -> dict[str, Row]:
     """Every way in turns, so that all suffer the same neighbours; the first round warms up and is not counted."""
-    ways = {name: made for name, way in WAYS.items() if (made := _made(way, training(millions))) is not None}
+    ways = {name: way(training(millions)) for name, way in WAYS.items()}
     rows = {name: Row() for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
@@ -247,13 +250,6 @@ def measure(directory: Path, millions: float, rounds: int) -> dict[str, Row]:
             _round(place, way, rows[name] if number else Row())
             shutil.rmtree(place)
     return rows
-
-
-def _made(way: Callable[[Training], Way], each: Training) -> Way | None:
-    try:
-        return way(each)
-    except ImportError:
-        return None
 
 
 def _round(place: Path, way: Way, row: Row) -> None:
@@ -284,8 +280,15 @@ def rendered(rows: dict[str, Row]) -> str:
     return "\n".join(lines)
 
 
-def main(millions: float = MILLIONS, rounds: int = ROUNDS) -> str:
-    """The table."""
+def main(millions: str = MILLIONS, rounds: str = ROUNDS, directory: str = "") -> str:
+    """The table, from an interpreter that has the peers."""
+    with tempfile.TemporaryDirectory(prefix="hpc") as temporary:
+        python = install_peers(Path(directory or temporary) / "peers")
+        return run_with_peers(python, "-m", "tests.benchmarks.checkpoints", HERE, millions, rounds).rstrip()
+
+
+def here(millions: float, rounds: int) -> str:
+    """The table, from this interpreter."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # peers warn of their own deprecations
     with tempfile.TemporaryDirectory() as directory:
@@ -298,5 +301,7 @@ def main(millions: float = MILLIONS, rounds: int = ROUNDS) -> str:
 
 
 if __name__ == "__main__":
-    print(conditions(), flush=True)
-    print(main(*(float(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else ()))
+    if sys.argv[1:2] == [HERE]:
+        print(here(float(sys.argv[2]), int(sys.argv[3])))
+    else:
+        print(conditions(), main(*sys.argv[1:]), sep="\n")

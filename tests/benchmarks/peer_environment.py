@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from tests.conftest import ROOT, clean_environment
+
 PACKAGES = ("lightning-fabric", "pytorch-ignite", "idr_torch", "submitit", "accelerate")
 
 
@@ -22,3 +24,16 @@ def install_peers(directory: Path) -> Path:
     pinned = f"torch=={torch.__version__.partition('+')[0]}"
     subprocess.run([python, "-m", "pip", "install", "--quiet", pinned, *PACKAGES], check=True)
     return python
+
+
+def run_with_peers(python: Path, *words: str) -> str:
+    """What an interpreter that has the peers prints when it is given these words.
+
+    Raises:
+        RuntimeError: It failed; carries what it said.
+    """
+    environ = {**clean_environment(), "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    done = subprocess.run([str(python), *words], env=environ, check=False, text=True, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -135,6 +137,8 @@ def on_two_ranks(directory: Path) -> dict[str, Any]:
         results["passes"] = {length: evaluate(runtime, length) for length in LENGTHS}
         results["batches"] = runtime.group.collect({n: each["batches"] for n, each in results["passes"].items()})
         results["uneven"] = {lengths: evaluate_iterable(runtime, lengths) for lengths in UNEVEN}
+        with contextlib.redirect_stdout(io.StringIO()) as results["printed"]:
+            runtime.print_in_order("this is rank", runtime.process_index)
     results["sharded"] = evaluate_sharded(directory / "sharded")
     for kind in KINDS:
         parts = []
@@ -197,6 +201,10 @@ def test_all_ranks_take_equally_many_batches(two_ranks: Any) -> None:
 def test_ranks_with_fewer_or_no_batches_keep_nobody_waiting(lengths: tuple[int, int], two_ranks: Any) -> None:
     expected = [100 * rank + number for rank in (0, 1) for number in range(lengths[rank])]
     assert sorted(two_ranks["uneven"][lengths]) == expected
+
+
+def test_ranks_print_one_after_the_other(two_ranks: Any) -> None:
+    assert two_ranks["printed"].getvalue() == "this is rank 0\nthis is rank 1\n"
 
 
 def test_a_sharded_model_is_evaluated_on_every_sample_once(two_ranks: Any) -> None:

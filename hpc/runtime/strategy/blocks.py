@@ -42,14 +42,16 @@ def find_blocks(model: nn.Module, options: StrategyOptions) -> list[nn.Module]:
     return [block for block in found if _is_callable_layer(block) and _has_all_names(block, names)]
 
 
-def recompute(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
-    """Let every block keep only its inputs, and compute the rest again in the backward pass.
+def recompute(model: nn.Module, blocks: Sequence[nn.Module], options: StrategyOptions) -> None:
+    """Let every block keep only its inputs, and compute the rest again, if `strategy.activation_checkpointing` says so.
 
     Models of Transformers remember keys and values for text generation while they train, and would do so twice.
 
     Raises:
         ConfigurationError: There are no blocks.
     """
+    if not options.activation_checkpointing:
+        return
     if not blocks:
         raise ConfigurationError(
             "strategy.activation_checkpointing needs layers to compute again, but none were found: "
@@ -69,6 +71,11 @@ def compile_forward(modules: Iterable[nn.Module], options: StrategyOptions) -> N
     mode = options.compile if isinstance(options.compile, str) else None
     for module in modules:
         module.forward = torch.compile(module.forward, mode=mode, backend=options.compile_backend)
+
+
+def compile_whole(model: nn.Module, blocks: Sequence[nn.Module], options: StrategyOptions) -> None:
+    """Compile the whole model, which leaves the compiler the most to fuse, unless blocks were asked for by name."""
+    compile_forward(blocks if options.blocks else [model], options)
 
 
 def _of_classes(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:

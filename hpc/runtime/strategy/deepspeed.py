@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from hpc.errors import ConfigurationError
 from hpc.runtime.optimizer import Window
 from hpc.runtime.process_group import ProcessGroup
-from hpc.runtime.strategy.blocks import compile_forward, find_blocks, recompute
+from hpc.runtime.strategy.blocks import compile_whole, find_blocks, recompute
 from hpc.runtime.strategy.contract import Context, check_model
 from hpc.runtime.strategy.deepspeed_config import read_settings
 
@@ -94,9 +94,8 @@ class DeepSpeed:
 
     def _initialize(self, model: torch.nn.Module, optimizer: Optimizer) -> Any:
         blocks = find_blocks(model, self.context.options)
-        if self.context.options.activation_checkpointing:
-            recompute(model, blocks)
-        compile_forward(blocks if self.context.options.blocks else [model], self.context.options)
+        recompute(model, blocks, self.context.options)
+        compile_whole(model, blocks, self.context.options)
         self.context.precision.cast_forward(model)
         engine, *_ = self._deepspeed.initialize(
             args=SimpleNamespace(device_rank=self.context.group.device.index or 0),
@@ -139,10 +138,7 @@ class EngineOptimizer:
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         self._norm.fill_(math.nan if norm is None else norm)
-        if self.engine.was_step_applied():
-            self.window.skipped.discard(self.optimizer)
-        else:
-            self.window.skipped.add(self.optimizer)
+        self.window.note_step(self.optimizer, taken=self.engine.was_step_applied())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing: the engine forgets gradients when it has stepped."""

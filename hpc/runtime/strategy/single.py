@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from hpc.errors import ConfigurationError
 from hpc.runtime.optimizer import PreparedOptimizer
 from hpc.runtime.precision import check_scalable
-from hpc.runtime.strategy.blocks import compile_forward, find_blocks, recompute
+from hpc.runtime.strategy.blocks import compile_whole, find_blocks, recompute
 from hpc.runtime.strategy.contract import Context, check_model
 
 
@@ -74,16 +74,14 @@ class Single:
         if self.context.precision.scales:
             check_scalable(model)
         blocks = find_blocks(model, self.context.options)
-        if self.context.options.activation_checkpointing:
-            recompute(model, blocks)
+        recompute(model, blocks, self.context.options)
         self._compile(model, blocks)
         self.context.precision.cast_forward(model)
         self.context.state.models.append(model)
         return self._share(model, blocks)
 
     def _compile(self, model: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> None:
-        """The whole model, which leaves the compiler the most to fuse, unless blocks were asked for by name."""
-        compile_forward(blocks if self.context.options.blocks else [model], self.context.options)
+        compile_whole(model, blocks, self.context.options)
 
     def _share(self, model: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> torch.nn.Module:  # noqa: ARG002
         return model.to(self.context.group.device)
