@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 
 from torch.distributed import DistError, HashStore, PrefixStore, Store, TCPStore
 
@@ -136,7 +137,9 @@ def _lit_beacon(identity: Identity, endpoint: Endpoint, address: str) -> Beacon:
 
 
 def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
-    return TCPStore(
+    """Serve from a listener that is open already, which the faster of torch's servers cannot do in torch 2.6."""
+    serve = partial(
+        TCPStore,
         endpoint.address or "127.0.0.1",
         endpoint.port,
         is_master=True,
@@ -144,6 +147,10 @@ def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
         wait_for_workers=False,
         master_listen_fd=descriptor,
     )
+    try:
+        return serve()
+    except NotImplementedError:
+        return serve(use_libuv=False)
 
 
 def _open_found(world: World, deadline: float, hosts: tuple[str, ...]) -> Store:

@@ -1,6 +1,6 @@
 """One training step, four ways: by hand, under hpc.Runtime, under Accelerate, under Fabric.
 
-Each is a generator that yields after every block of steps. The hand-written loop logs nothing and saves nothing; a
+Each is a generator that yields after every step. The hand-written loop logs nothing and saves nothing; a
 second one tells what two equal loops differ by. The Runtime's logs its loss at every step, shows it as often as it
 does by default, and agrees on stopping; its checkpoints are put off beyond the end. The peers' loops are as their
 documentation writes them, and log nothing.
@@ -24,7 +24,7 @@ from hpc import Runtime
 from hpc.runtime.data import EndlessBatches
 
 FEATURES, CLASSES = 16, 4
-SAMPLES = 5120  # whole batches in every case: a short last one in each epoch would spare the peers work
+SAMPLES = 51_200  # whole batches in every case: a short last one in each epoch would spare the peers work
 CLIP_NORM = 1.0
 
 
@@ -58,15 +58,14 @@ def by_hand(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
     prepared = runtime.prepare(make_loader(case))
     batches = list(islice(EndlessBatches(prepared.order, prepared.share, 0), case.steps))
     loader = DataLoader(prepared.loader.dataset, batch_sampler=batches)
-    for number, (points, classes) in enumerate(loader, start=1):
+    for points, classes in loader:
         loss = nn.functional.cross_entropy(parallel(points), classes)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parallel.parameters(), CLIP_NORM)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        if number % case.block_steps == 0:
-            yield model
+        yield model
 
 
 def with_runtime(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
@@ -74,7 +73,7 @@ def with_runtime(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
     model = make_model(case)
     parallel, optimizer, scheduler, loader = runtime.prepare(model, *make_optimizer(model), make_loader(case))
     total = case.steps + 1  # one more than is taken: the last would be saved
-    for number, (points, classes) in enumerate(runtime.steps(loader, total=total), start=1):
+    for points, classes in runtime.steps(loader, total=total):
         with runtime.accumulate():
             loss = nn.functional.cross_entropy(parallel(points), classes)
             runtime.backward(loss)
@@ -83,8 +82,7 @@ def with_runtime(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
             scheduler.step()
             optimizer.zero_grad()
         runtime.log(loss=loss)
-        if number % case.block_steps == 0:
-            yield model
+        yield model
 
 
 def with_accelerate(case: Case, runtime: Runtime) -> Iterator[nn.Module]:  # noqa: ARG001
@@ -92,7 +90,7 @@ def with_accelerate(case: Case, runtime: Runtime) -> Iterator[nn.Module]:  # noq
     model = make_model(case)
     accelerator = import_module("accelerate").Accelerator(cpu=True)
     parallel, optimizer, scheduler, loader = accelerator.prepare(model, *make_optimizer(model), make_loader(case))
-    for number, (points, classes) in enumerate(_epochs(loader), start=1):
+    for points, classes in _epochs(loader):
         with accelerator.accumulate(parallel):
             loss = nn.functional.cross_entropy(parallel(points), classes)
             accelerator.backward(loss)
@@ -101,8 +99,7 @@ def with_accelerate(case: Case, runtime: Runtime) -> Iterator[nn.Module]:  # noq
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        if number % case.block_steps == 0:
-            yield model
+        yield model
 
 
 def with_fabric(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
@@ -114,15 +111,14 @@ def with_fabric(case: Case, runtime: Runtime) -> Iterator[nn.Module]:
     )
     fabric.launch()
     parallel, optimizer = fabric.setup(model, optimizer)
-    for number, (points, classes) in enumerate(_epochs(fabric.setup_dataloaders(make_loader(case))), start=1):
+    for points, classes in _epochs(fabric.setup_dataloaders(make_loader(case))):
         loss = nn.functional.cross_entropy(parallel(points), classes)
         fabric.backward(loss)
         fabric.clip_gradients(parallel, optimizer, max_norm=CLIP_NORM)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        if number % case.block_steps == 0:
-            yield model
+        yield model
 
 
 LOOPS = {

@@ -2,8 +2,9 @@
 
 All loops take turns in one process, block by block, on one thread per rank. Ours gets the hand-written one's batches in
 the same order and must end with the same weights, bit for bit. DDP has the same options in both. Where a loop's memory
-comes to lie makes it a percent faster or slower for as long as its process lives, so several processes are asked. CPU
-time is told beside wall time because neighbours on the machine move it less.
+comes to lie makes it a percent faster or slower for as long as its process lives, so several processes are asked. The
+median step is what neighbours on the machine move least; the mean of all steps has in it what happens now and then,
+and blocks last a second so that this does not happen more often than it would without the other loops.
 
     python -m tests.benchmarks.step_overhead [DIRECTORY]
 
@@ -19,8 +20,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -33,14 +35,14 @@ from tests.benchmarks.loops import LOOPS, Case, make_model, make_optimizer
 from tests.benchmarks.peer_environment import install_peers, run_with_peers
 
 RESULT_FILE = "result.json"
-CASES = {"small": Case(64, 4, 100, 31), "20 ms": Case(960, 256, 10, 13)}
-PROCESSES = 9
+CASES = {"small": Case(64, 4, 1000, 3), "20 ms": Case(960, 256, 60, 3)}
+PROCESSES = 15
+TITLES = {median: "median step", fmean: "mean step"}
 MEMORY = Case(4096, 8, 4, 2)
 COUNTED = Case(64, 4, 500, 3)
 
-WALL, CPU = 0, 1
-Turn = dict[str, tuple[float, float]]
-"""Of one block: loop -> milliseconds per step, on the wall and of this process's CPU time."""
+Times = dict[str, list[float]]
+"""Loop -> milliseconds of each of its steps."""
 
 
 def main(directory: str = "") -> str:
@@ -53,14 +55,13 @@ def main(directory: str = "") -> str:
 
 
 def _rows(python: Path, name: str, ranks: int) -> Iterator[tuple[str, str]]:
-    processes: list[list[Turn]] = [_run(python, ranks, "time", name) for _ in range(PROCESSES)]
+    processes: list[Times] = [_run(python, ranks, "time", name) for _ in range(PROCESSES)]
     label = f"{name} step, {ranks} rank{'s' * (ranks > 1)}"
-    hand = [median(turn["by hand"][WALL] for turn in turns) for turns in processes]
-    yield f"{label}: by hand, ms", str(spread(hand))
+    yield f"{label}: by hand, median step, ms", str(spread([median(times["by hand"]) for times in processes]))
     for loop in list(LOOPS)[1:]:
-        for clock, title in ((WALL, "wall"), (CPU, "CPU")):
-            ratios = [median(turn[loop][clock] / turn["by hand"][clock] for turn in turns) for turns in processes]
-            yield f"{label}: {loop} / by hand, {title}", str(spread(ratios))
+        for middle in (median, fmean):
+            ratios = [middle(times[loop]) / middle(times["by hand"]) for times in processes]
+            yield f"{label}: {loop} / by hand, {TITLES[middle]}", str(spread(ratios))
 
 
 def _memory_rows(python: Path) -> Iterator[tuple[str, str]]:
@@ -93,7 +94,7 @@ def answer(directory: Path, question: str, name: str) -> None:
             (directory / RESULT_FILE).write_text(json.dumps(found))
 
 
-def measure(name: str, runtime: Runtime) -> list[Turn]:
+def measure(name: str, runtime: Runtime) -> Times:
     """Let all loops take turns; the first block of each only warms up.
 
     Raises:
@@ -102,25 +103,18 @@ def measure(name: str, runtime: Runtime) -> list[Turn]:
     case = CASES[name]
     loops = {loop: make(case, runtime) for loop, make in LOOPS.items()}
     models: dict[str, nn.Module] = {}
+    times: Times = {loop: [] for loop in loops}
     order = list(loops)
-    turns = []
     for _ in range(case.blocks):
         order.append(order.pop(0))  # who begins changes every time
-        turns.append(_turn({loop: loops[loop] for loop in order}, models, case.block_steps))
+        for loop, _ in product(order, range(case.block_steps)):
+            began = time.perf_counter()
+            models[loop] = next(loops[loop])
+            times[loop].append(1000 * (time.perf_counter() - began))
     ours, theirs = (models[loop].parameters() for loop in ("Runtime", "by hand"))
     if not all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True)):
         raise RuntimeError("Both loops must end with the same weights, but did not.")
-    return turns[1:]
-
-
-def _turn(loops: dict[str, Iterator[nn.Module]], models: dict[str, nn.Module], steps: int) -> Turn:
-    turn = {}
-    for loop, blocks in loops.items():
-        wall, cpu = time.perf_counter(), time.process_time()
-        models[loop] = next(blocks)
-        seconds = time.perf_counter() - wall, time.process_time() - cpu
-        turn[loop] = (1000 * seconds[0] / steps, 1000 * seconds[1] / steps)
-    return turn
+    return {loop: steps[case.block_steps :] for loop, steps in times.items()}
 
 
 def peak_mb(name: str, runtime: Runtime) -> float:
@@ -128,16 +122,16 @@ def peak_mb(name: str, runtime: Runtime) -> float:
     make_optimizer(make_model(Case(8, 8, 1, 1)))  # imports what AdamW imports
     import_module("torch.utils.tensorboard")  # and what the Runtime's default tracker does: code is no state
     before = _resident_mb()
-    next(LOOPS[name](MEMORY, runtime))
+    _take(LOOPS[name](MEMORY, runtime), MEMORY.block_steps)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
 def collectives_per_step(name: str, runtime: Runtime) -> float:
     """How often ranks talk to each other in a step, as torch's profiler counts it."""
     loop = LOOPS[name](COUNTED, runtime)
-    next(loop)  # DDP says hello, and ranks find out how long a step is
+    _take(loop, COUNTED.block_steps)  # DDP says hello, and ranks find out how long a step is
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        next(loop)
+        _take(loop, COUNTED.block_steps)
     calls = sum(average.count for average in profiler.key_averages() if average.key.startswith("c10d::"))
     return float(calls / COUNTED.block_steps)
 
@@ -147,6 +141,11 @@ QUESTIONS: dict[str, Callable[[str, Runtime], Any]] = {
     "memory": peak_mb,
     "collectives": collectives_per_step,
 }
+
+
+def _take(loop: Iterator[nn.Module], steps: int) -> None:
+    for _ in range(steps):
+        next(loop)
 
 
 def _resident_mb() -> float:
