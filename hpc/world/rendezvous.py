@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 
-from torch.distributed import DistError, HashStore, PrefixStore, Store, TCPStore
+from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
 from hpc.errors import WorldError
 from hpc.world.beacon import Beacon, Endpoint, Identity, find_beacon, listen
@@ -250,8 +250,8 @@ def _remaining(deadline: float) -> timedelta:
 
 @contextmanager
 def _explained(sentence: str) -> Iterator[None]:
-    """Turn torch's network errors into one of ours."""
+    """Turn torch's network errors into one of ours: DistError, or its base for a taken port in torch 2.6."""
     try:
         yield
-    except DistError as error:
+    except RuntimeError as error:
         raise WorldError(f"{sentence} ({str(error).splitlines()[0]}).") from error

@@ -35,19 +35,12 @@ class Case:
     Args:
         width: Of the MLP's hidden layers.
         batch_size: Per rank.
-        block_steps: Steps in a row of every loop.
-        blocks: Of each loop, the first of which only warms up.
+        steps: How many every loop takes.
     """
 
     width: int
     batch_size: int
-    block_steps: int
-    blocks: int
-
-    @property
-    def steps(self) -> int:
-        """All steps of one loop."""
-        return self.block_steps * self.blocks
+    steps: int
 
 
 def by_hand(case: Case, runtime: Runtime) -> Iterator[nn.Module]:

@@ -26,13 +26,13 @@ def install_peers(directory: Path) -> Path:
     return python
 
 
-def run_with_peers(python: Path, *words: str) -> str:
-    """What an interpreter that has the peers prints when it is given these words.
+def run_with_peers(python: Path, *words: str, **more_environ: str) -> str:
+    """What an interpreter that has the peers prints when it is given these words, and these variables.
 
     Raises:
         RuntimeError: It failed; carries what it said.
     """
-    environ = {**clean_environment(), "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environ = {**clean_environment(), "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR", **more_environ}
     done = subprocess.run([str(python), *words], env=environ, check=False, text=True, capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -1,10 +1,10 @@
 """How much longer is a step under hpc.Runtime, and under its peers, than in the loop one would write by hand?
 
-All loops take turns in one process, block by block, on one thread per rank. Ours gets the hand-written one's batches in
-the same order and must end with the same weights, bit for bit. DDP has the same options in both. Where a loop's memory
-comes to lie makes it a percent faster or slower for as long as its process lives, so several processes are asked. The
-median step is what neighbours on the machine move least; the mean of all steps has in it what happens now and then,
-and blocks last a second so that this does not happen more often than it would without the other loops.
+All loops take turns in one process, step by step and in an order that is drawn anew each time, on one thread per rank.
+Ours gets the hand-written one's batches in the same order and must end with the same weights, bit for bit. DDP has the
+same options in both. Each step is compared with the hand-written one of the same turn, which had the same neighbours
+on the machine; a second hand-written loop shows what that leaves. A process's figure is the median of its turns, so
+what happens once a second (Runtime shows how far it is: 0.7 ms) is in none.
 
     python -m tests.benchmarks.step_overhead [DIRECTORY]
 
@@ -13,16 +13,17 @@ The peers are installed into a virtual environment in DIRECTORY, or in one that 
 
 from __future__ import annotations
 
+import gc
 import json
+import random
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from itertools import product
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,16 +31,19 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from hpc import Runtime
-from tests.benchmarks.figures import spread, table
+from tests.benchmarks.figures import ratio, spread, table
 from tests.benchmarks.loops import LOOPS, Case, make_model, make_optimizer
 from tests.benchmarks.peer_environment import install_peers, run_with_peers
 
 RESULT_FILE = "result.json"
-CASES = {"small": Case(64, 4, 1000, 3), "20 ms": Case(960, 256, 60, 3)}
-PROCESSES = 15
-TITLES = {median: "median step", fmean: "mean step"}
-MEMORY = Case(4096, 8, 4, 2)
-COUNTED = Case(64, 4, 500, 3)
+CASES = {"small": Case(64, 4, 3000), "20 ms": Case(960, 320, 240)}
+WARM_UP_STEPS = 20
+PROCESSES = 9
+MEMORY = Case(4096, 8, 4)
+COUNTED = Case(64, 4, 1000)
+KEEPING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""For glibc (mallopt(3)): what a step frees is there for the next. By default it may go back to the kernel, by where in
+the process a loop's tensors happen to lie, and the same loop then costs 2,900 page faults a step or none."""
 
 Times = dict[str, list[float]]
 """Loop -> milliseconds of each of its steps."""
@@ -55,13 +59,12 @@ def main(directory: str = "") -> str:
 
 
 def _rows(python: Path, name: str, ranks: int) -> Iterator[tuple[str, str]]:
-    processes: list[Times] = [_run(python, ranks, "time", name) for _ in range(PROCESSES)]
+    processes: list[Times] = [_run(python, ranks, "time", name, **KEEPING_MEMORY) for _ in range(PROCESSES)]
     label = f"{name} step, {ranks} rank{'s' * (ranks > 1)}"
-    yield f"{label}: by hand, median step, ms", str(spread([median(times["by hand"]) for times in processes]))
+    yield f"{label}: by hand, ms", str(spread([median(times["by hand"]) for times in processes]))
     for loop in list(LOOPS)[1:]:
-        for middle in (median, fmean):
-            ratios = [middle(times[loop]) / middle(times["by hand"]) for times in processes]
-            yield f"{label}: {loop} / by hand, {TITLES[middle]}", str(spread(ratios))
+        ratios = [ratio(times[loop], times["by hand"]).median for times in processes]
+        yield f"{label}: {loop} / by hand", str(spread(ratios))
 
 
 def _memory_rows(python: Path) -> Iterator[tuple[str, str]]:
@@ -76,11 +79,11 @@ def _collective_rows(python: Path) -> Iterator[tuple[str, str]]:
         yield f"collectives per small step, 2 ranks: {loop}", f"{_run(python, 2, 'collectives', loop):8.4f}"
 
 
-def _run(python: Path, ranks: int, *question: str) -> Any:
+def _run(python: Path, ranks: int, *question: str, **environ: str) -> Any:
     """Rank 0's answer, from processes of their own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     with tempfile.TemporaryDirectory() as directory:
-        run_with_peers(python, *launcher, "-m", "tests.benchmarks.step_overhead", directory, *question)
+        run_with_peers(python, *launcher, "-m", "tests.benchmarks.step_overhead", directory, *question, **environ)
         return json.loads((Path(directory) / RESULT_FILE).read_text())
 
 
@@ -95,45 +98,47 @@ def answer(directory: Path, question: str, name: str) -> None:
 
 
 def measure(name: str, runtime: Runtime) -> Times:
-    """Let all loops take turns; the first block of each only warms up.
+    """Let all loops take turns, after a few steps of each that only warm up.
 
     Raises:
         RuntimeError: The hand-written loop and ours trained different weights, so they did not do the same work.
     """
-    case = CASES[name]
+    case, draw = CASES[name], random.Random(0)  # every rank draws the same
     loops = {loop: make(case, runtime) for loop, make in LOOPS.items()}
+    for each in loops.values():
+        _take(each, WARM_UP_STEPS)
+    gc.collect()
+    gc.freeze()  # what all of them imported takes the collector 0.15 s, at the cost of whoever's turn it is
     models: dict[str, nn.Module] = {}
     times: Times = {loop: [] for loop in loops}
-    order = list(loops)
-    for _ in range(case.blocks):
-        order.append(order.pop(0))  # who begins changes every time
-        for loop, _ in product(order, range(case.block_steps)):
+    for _ in range(case.steps - WARM_UP_STEPS):
+        for loop in draw.sample(list(loops), len(loops)):
             began = time.perf_counter()
             models[loop] = next(loops[loop])
             times[loop].append(1000 * (time.perf_counter() - began))
     ours, theirs = (models[loop].parameters() for loop in ("Runtime", "by hand"))
     if not all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True)):
         raise RuntimeError("Both loops must end with the same weights, but did not.")
-    return {loop: steps[case.block_steps :] for loop, steps in times.items()}
+    return times
 
 
 def peak_mb(name: str, runtime: Runtime) -> float:
     """What one loop's preparation and first steps add to this process, which has imported what every loop needs."""
-    make_optimizer(make_model(Case(8, 8, 1, 1)))  # imports what AdamW imports
+    make_optimizer(make_model(Case(8, 8, 1)))  # imports what AdamW imports
     import_module("torch.utils.tensorboard")  # and what the Runtime's default tracker does: code is no state
     before = _resident_mb()
-    _take(LOOPS[name](MEMORY, runtime), MEMORY.block_steps)
+    _take(LOOPS[name](MEMORY, runtime), MEMORY.steps)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
 def collectives_per_step(name: str, runtime: Runtime) -> float:
     """How often ranks talk to each other in a step, as torch's profiler counts it."""
-    loop = LOOPS[name](COUNTED, runtime)
-    _take(loop, COUNTED.block_steps)  # DDP says hello, and ranks find out how long a step is
+    loop, steps = LOOPS[name](COUNTED, runtime), COUNTED.steps // 2
+    _take(loop, steps)  # DDP says hello, and ranks find out how long a step is
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        _take(loop, COUNTED.block_steps)
+        _take(loop, steps)
     calls = sum(average.count for average in profiler.key_averages() if average.key.startswith("c10d::"))
-    return float(calls / COUNTED.block_steps)
+    return float(calls / steps)
 
 
 QUESTIONS: dict[str, Callable[[str, Runtime], Any]] = {

@@ -98,12 +98,22 @@ def test_every_preset_names_a_strategy(path: Path) -> None:
 
 
 def test_a_shard_size_that_leaves_ranks_over_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"shard_size must divide the world size \(4\), .* but is 3"):
+        choose(four_ranks(StrategyOptions(name="fsdp", shard_size=3)))
+
+
+def test_a_torch_whose_fsdp_has_no_cpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu.Stream, "record_event", raising=False)
+    with pytest.raises(ConfigurationError, match=r"with torch 2\..*, but runtime\.device is cpu: take strategy=ddp"):
+        choose(four_ranks(StrategyOptions(name="fsdp")))
+
+
+def four_ranks(options: StrategyOptions) -> Context:
+    """What a strategy is made from on the first of four ranks, which never meet."""
     world = World(0, 4, 0, 4, 0, 1, ("here",), "torchrun", "job")
     group = ProcessGroup(world, CPU, torch.distributed.HashStore(), side=None)
-    options = StrategyOptions(name="fsdp", shard_size=3)
     state = TrainingState(models=[], optimizers=[], others={})
-    with pytest.raises(ConfigurationError, match=r"shard_size must divide the world size \(4\), .* but is 3"):
-        choose(Context(options, group, Precision("fp32", CPU), Window(1), state, deterministic=False))
+    return Context(options, group, Precision("fp32", CPU), Window(1), state, deterministic=False)
 
 
 def test_a_loop_without_accumulate_steps(tmp_path: Path) -> None:

@@ -38,11 +38,12 @@ class FSDP(Single):
         context: The run's.
 
     Raises:
-        ConfigurationError: `strategy.shard_size` does not divide the world.
+        ConfigurationError: `strategy.shard_size` does not divide the world, or this torch shards nothing on CPUs.
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        _check_device(context.group.device)
         self.mesh = _mesh(context.group, context.options.shard_size)
         self._sharded: list[FSDPModule] = []
         self._successors = Successors()
@@ -159,6 +160,15 @@ def _norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor | None:
         return None
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _check_device(device: torch.device) -> None:
+    """FSDP2 orders its copies by events of streams, which torch 2.6 does not imitate on CPUs."""
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise ConfigurationError(
+            f"strategy=fsdp must have accelerators with torch {torch.__version__}, but runtime.device is cpu: take "
+            "strategy=ddp, or a newer torch."
+        )
 
 
 def _mesh(group: ProcessGroup, shard_size: int | None) -> DeviceMesh:
