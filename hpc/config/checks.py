@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hpc.config.schema import (
     CheckpointOptions,
@@ -89,7 +89,15 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def sentence(error: Exception) -> str:
-    """The first line of OmegaConf's or Hydra's message, with the key it is about."""
+    """One sentence of what OmegaConf or Hydra says in several lines: the setting, what it is, what it may be."""
+    missing, options = (getattr(error, name, None) for name in ("missing_cfg_file", "options"))
+    if missing and options:  # Hydra's, which is not imported for the sake of a message
+        group, _, name = missing.rpartition("/")
+        return f"{group} must be one of {', '.join(options)}, but is {name}."
+    section = getattr(error, "parent_node", None)
+    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and section:
+        where = str(error.full_key).rpartition(".")[0] or "the config"
+        return f"{error.full_key} is no setting: {where} has {', '.join(map(str, section))}."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = getattr(error, "full_key", None)
     text = lines[0].rstrip(".") if lines else type(error).__name__

@@ -131,8 +131,10 @@ def test_submitting_imports_no_torch(run_py: Run, fake_slurm: FakeSlurm, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["hardware=9xA100"], "Could not find 'hardware/9xA100'"),
-        (["optimizer.learning_rate=1"], "optimizer.learning_rate"),
+        (["hardware=9xA100"], "hardware must be one of 1xA100, 4x8xH100, 8xA100, 8xH100, cpu, laptop, but is 9xA100"),
+        (["optimizer.learning_rate=1"], "optimizer.learning_rate is no setting: optimizer has lr, weight_decay"),
+        (["harware=8xA100"], "harware is no setting: the config has hydra, hardware"),
+        (["seed.first=1"], "Key 'first' is not in struct (at seed.first)"),
         (["hardware.nodes=two"], "hardware.nodes"),
         (["hardware.nodes=0"], "hardware.nodes must be at least 1, but is 0"),
         (["hardware.nodes=5"], "hardware=8xA100 must fit partition gpu, but asks for 5 node(s)"),
