@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 from hpc.world import World, resolve_world
 
 if TYPE_CHECKING:
-    from hpc.checkpoint.random_state import seed_everything
-    from hpc.runtime.memory import find_executable_batch_size
-    from hpc.runtime.notebook import notebook_launcher
+    from hpc.launch.notebook import notebook_launcher
+    from hpc.runtime.batch_size import find_executable_batch_size
     from hpc.runtime.runtime import Runtime
+    from hpc.runtime.seeds import seed_everything
 
 __all__ = ["Runtime", "World", "find_executable_batch_size", "notebook_launcher", "resolve_world", "seed_everything"]
 
 NEED_TORCH = {
     "Runtime": "hpc.runtime.runtime",
-    "find_executable_batch_size": "hpc.runtime.memory",
-    "notebook_launcher": "hpc.runtime.notebook",
-    "seed_everything": "hpc.checkpoint.random_state",
+    "find_executable_batch_size": "hpc.runtime.batch_size",
+    "notebook_launcher": "hpc.launch.notebook",
+    "seed_everything": "hpc.runtime.seeds",
 }
 
 

@@ -18,12 +18,14 @@ import hpc
 from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
-    ("atomic", "errors", "paths"),
-    ("config", "world", "slurm", "journal", "sweep"),
-    ("checkpoint", "preemption"),
+    ("errors", "failpoints", "files", "paths"),
+    ("config", "world", "slurm", "run"),
+    ("stop", "submit"),
+    ("launch", "connect"),
+    ("checkpoint",),
+    ("data", "strategy", "tracking"),
     ("runtime",),
-    ("worker",),
-    ("submit",),
+    ("task",),
     ("cli",),
 )
 """From low to high. Two names in one layer do not know each other; a name is a module or a package of hpc/."""
@@ -31,27 +33,31 @@ LAYERS = (
 BELOW_CLI = {name for layer in LAYERS[:-1] for name in layer}
 MAY_IMPORT = {
     **{name: {name}.union(*LAYERS[:level]) for level, layer in enumerate(LAYERS) for name in layer},
-    "hpc": {"checkpoint", "world", "runtime"},
+    "hpc": {"checkpoint", "launch", "world", "runtime"},
     "examples": {"examples", "hpc"} | BELOW_CLI,
     "hydra_plugins": {"hydra_plugins"} | BELOW_CLI,
     "__main__": {"cli"},
-    "run": {"cli"},
+    "run.py": {"cli"},
 }
 """hpc is what `import hpc` itself runs; the examples use it as a user's program would."""
 
-NEEDS_TORCH = ("hpc.checkpoint", "hpc.runtime", "hpc.examples", "hpc.world.rendezvous")
+NEEDS_TORCH = (
+    *("hpc.checkpoint", "hpc.connect", "hpc.data", "hpc.examples", "hpc.runtime", "hpc.strategy", "hpc.tracking"),
+    *("hpc.launch.notebook", "hpc.task.notebook"),
+)
 """At import; everything else is imported on login nodes, where importing torch is most of the waiting."""
 
 READS_ENVIRONMENT = {
-    "hpc.worker",
-    "hpc.checkpoint.failpoints",
+    "hpc.task.entry",
+    "hpc.task.notebook",
+    "hpc.failpoints",
     "hpc.runtime.runtime",
-    "hpc.runtime.trackers",
-    "hpc.runtime.notebook",
-    "hpc.runtime.process_group",
-    "hpc.runtime.strategy.deepspeed",
+    "hpc.tracking.trackers",
+    "hpc.launch.notebook",
+    "hpc.connect.process_group",
+    "hpc.strategy.deepspeed",
     "hpc.submit.environment",
-    "hpc.submit.local",
+    "hpc.launch.local",
 }
 """Besides hpc.cli; the rest is told what it needs, as a mapping."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
@@ -102,6 +108,8 @@ class Module:
 def entry(name: str) -> str:
     """The first name below hpc; a name outside hpc stands for itself."""
     first, *rest = name.split(".")
+    if name == "run":
+        return "run.py"  # not hpc.run
     return rest[0] if first == "hpc" and rest else first
 
 
@@ -215,7 +223,7 @@ def run_program(program: str, *arguments: str, cwd: Path, **environ: str) -> str
 
 def test_what_a_login_node_imports_is_free_of_torch(tmp_path: Path) -> None:
     names = [module.name for module in MODULES if not module.name.startswith(NEEDS_TORCH)]
-    assert {"hpc", "hpc.cli", "hpc.submit.send", "hpc.submit.controller", "hpc.worker"} < {*names}
+    assert {"hpc", "hpc.cli", "hpc.submit.send", "hpc.launch.controller", "hpc.task.entry"} < {*names}
     assert run_program(LIGHT_PROGRAM, *names, cwd=tmp_path) == ""
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from hpc.checkpoint.files import DamagedError, HashingWriter, explained, flush_directory
+from hpc.checkpoint.files import DamagedError, HashingWriter, explained
 from hpc.checkpoint.load import by_file
 from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.shards import part_of
 from hpc.checkpoint.store import Checkpoint, passed_over
 from hpc.checkpoint.tensors import DTYPES, layout, read_tensors, write_tensors
 from hpc.errors import ConfigurationError, LoadError
+from hpc.files import flush_directory
 
 
 def export(checkpoint: Checkpoint, output: Path, file_format: str) -> int:

@@ -141,26 +141,6 @@ def checksum_problem(path: Path) -> str:
     return f"{path.name} does not have the checksum it was written with"
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """All of it or nothing, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    flush_directory(path.parent)
-
-
-def flush_directory(directory: Path) -> None:
-    """Make what a directory lists durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def explained(directory: Path) -> Iterator[None]:
     """Turn what the file system says about `directory` into a SaveError.

@@ -29,10 +29,3 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch alike on every rank, so that all build the same model."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # the generator that user code draws from
-    torch.manual_seed(seed)

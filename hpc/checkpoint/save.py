@@ -10,8 +10,7 @@ from typing import IO, Any, Protocol, TypeVar, cast
 
 import torch
 
-from hpc.checkpoint.failpoints import failpoint
-from hpc.checkpoint.files import HashingWriter, explained, flush_directory, read_entry, write_file
+from hpc.checkpoint.files import HashingWriter, explained, read_entry, write_file
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Piece, TensorEntry, Written, merged
 from hpc.checkpoint.names import below
 from hpc.checkpoint.random_state import random_state
@@ -20,6 +19,8 @@ from hpc.checkpoint.state import SavesItself, TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.checkpoint.tensors import code_of, layout, write_tensors
 from hpc.errors import SaveError
+from hpc.failpoints import failpoint
+from hpc.files import flush_directory
 from hpc.world import World
 
 _T = TypeVar("_T")

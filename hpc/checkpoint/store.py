@@ -18,11 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.checkpoint.failpoints import failpoint
-from hpc.checkpoint.files import DamagedError, explained, file_damage, flush_directory, write_durably
+from hpc.checkpoint.files import DamagedError, explained, file_damage
 from hpc.checkpoint.manifest import MANIFEST_FILE, Manifest, read_manifest
 from hpc.checkpoint.retention import Retention
 from hpc.errors import SaveError
+from hpc.failpoints import failpoint
+from hpc.files import flush_directory, replace_bytes
 
 FENCE_FILE = "fence"
 NEWEST_TWO = Retention()
@@ -65,7 +66,7 @@ class CheckpointStore:
         self.token = secrets.token_hex(8)
         with explained(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_durably(self.directory / FENCE_FILE, self.token.encode())
+            replace_bytes(self.directory / FENCE_FILE, self.token.encode())
             for leftover in self.directory.glob("*step_*.tmp-*"):
                 self._remove(leftover)
 
@@ -111,7 +112,7 @@ class CheckpointStore:
         """
         final = temporary.with_name(f"step_{manifest.step:08d}")
         with explained(self.directory):
-            write_durably(temporary / MANIFEST_FILE, manifest.to_bytes())
+            replace_bytes(temporary / MANIFEST_FILE, manifest.to_bytes())
             failpoint("manifest_flushed", 0)
             self._check_fence()
             failpoint("fence_checked", 0)

@@ -13,7 +13,7 @@ from hpc.checkpoint.manifest import Manifest, read_manifest
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
 from hpc.cli.columns import aligned
 from hpc.errors import HpcError, LoadError
-from hpc.journal import Journal
+from hpc.run.journal import Journal
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))

@@ -50,7 +50,7 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
 
 def _train(config: DictConfig) -> None:
     from hpc.submit.freeze import freeze_point  # deferred, with the worker: a sweep does not come this way
-    from hpc.worker import run_here
+    from hpc.task.entry import run_here
 
     directory = Path(OmegaConf.select(config, "run_dir") or ".").absolute()
     run_here(freeze_point(directory, ".", config).config)

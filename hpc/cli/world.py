@@ -15,7 +15,7 @@ from hpc.cli.columns import aligned
 from hpc.errors import ConfigurationError, WorldError
 from hpc.world import Explanation, World, explain_world
 from hpc.world.comparison import Answer, differing_variables, explain_differences
-from hpc.world.world import ABSENT
+from hpc.world.resolve import ABSENT
 
 SHOWN_HOSTS = 4
 ABSENT_WIDTH = 100

@@ -10,9 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Subset
 
 from hpc import Runtime
+from hpc.data.loader import PreparedLoader
 from hpc.examples.gpt import GPT, GPTConfig, optimizer_groups, warmup_cosine
 from hpc.examples.text import ByteBlocks, read_text, text_of
-from hpc.runtime.data import PreparedLoader
 
 SAMPLE_BYTES = 400
 

@@ -16,24 +16,25 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from hpc.checkpoint.random_state import seed_everything
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
+from hpc.connect.process_group import open_process_group
+from hpc.data.iterable import PreparedIterable, prepare_loader
+from hpc.data.loader import PreparedLoader
+from hpc.data.nest import map_tensors
+from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError
-from hpc.journal import Journal
-from hpc.preemption import stop_requests
-from hpc.runtime.data import PreparedLoader
-from hpc.runtime.iterable import PreparedIterable, prepare_loader
-from hpc.runtime.nest import map_tensors
-from hpc.runtime.optimizer import PreparedScheduler, Window
-from hpc.runtime.precision import Precision
-from hpc.runtime.process_group import open_process_group
-from hpc.runtime.rows import CurrentRows
+from hpc.run.journal import Journal
+from hpc.runtime.micro_batch_weights import Weigh
+from hpc.runtime.seeds import seed_everything
 from hpc.runtime.steps import Steps
-from hpc.runtime.strategy import Context, choose
-from hpc.runtime.trackers import Tracker, make_trackers
-from hpc.runtime.usage import work_of
-from hpc.runtime.weights import Weigh
+from hpc.stop.requests import stop_requests
+from hpc.strategy import Context, choose
+from hpc.strategy.optimizer import PreparedScheduler
+from hpc.strategy.precision import Precision
+from hpc.strategy.window import Window
+from hpc.tracking.trackers import Tracker, make_trackers
+from hpc.tracking.usage import work_of
 from hpc.world import World, resolve_world
 
 

@@ -6,17 +6,20 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from hpc.checkpoint.checkpoints import Checkpoints, Position
+from hpc.checkpoint.random_state import restore_random_state
 from hpc.config import plain
+from hpc.data.iterable import PreparedIterable
+from hpc.data.loader import PreparedLoader
 from hpc.errors import EXIT_CONTINUE, DivergedError
-from hpc.preemption import Agreement, StopCause
-from hpc.runtime.checkpoints import Checkpoints, Position
-from hpc.runtime.data import PreparedLoader
-from hpc.runtime.iterable import PreparedIterable
-from hpc.runtime.profiler import ProfilerWindow
-from hpc.runtime.report import Report
-from hpc.runtime.trackers import TrackedRun
-from hpc.runtime.usage import Work
-from hpc.runtime.weights import Weigh, weighed
+from hpc.runtime.micro_batch_weights import Weigh, weighed
+from hpc.runtime.seeds import seed_rank
+from hpc.stop.agreement import Agreement
+from hpc.stop.requests import StopCause
+from hpc.tracking.profiler import ProfilerWindow
+from hpc.tracking.report import Report
+from hpc.tracking.trackers import TrackedRun
+from hpc.tracking.usage import Work
 
 if TYPE_CHECKING:
     from hpc.runtime.runtime import Runtime
@@ -46,7 +49,14 @@ class Steps:
         self.step = 0
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
-        self.checkpoints = Checkpoints(runtime)
+        self.checkpoints = Checkpoints(
+            runtime.directory,
+            runtime.settings.checkpoint,
+            runtime.group,
+            runtime.state,
+            runtime.requests,
+            runtime.print,
+        )
         self.agreement = Agreement(runtime.requests, runtime.group.side)
         self.report: Report | None = None
         self.profiler = ProfilerWindow(
@@ -132,12 +142,20 @@ class Steps:
 
     def _resume(self) -> None:
         found = self.checkpoints.resume()
+        self._set_random_state(found["ranks"] if found else [])
         if found is not None:
             self.step, self.samples = found["step"], found["samples"]
             self._positions = [rank["position"] for rank in found["ranks"]]
             self._keep_global_batch(found["global_batch_size"])
         if self.runtime.is_main_process:
             self.report = self._open_report()
+
+    def _set_random_state(self, ranks: list[dict[str, Any]]) -> None:
+        rank = self.runtime.world.rank
+        if rank < len(ranks):
+            restore_random_state(ranks[rank]["random"])
+        else:
+            seed_rank(self.runtime.settings.seed, rank)
 
     def _keep_global_batch(self, size: int) -> None:
         """On another number of ranks, accumulate so much more or less that a step takes as many samples as before."""

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence, settings_of
 from hpc.errors import ConfigurationError
-from hpc.sweep import Point, Sweep
+from hpc.run.points import Point, Sweep
 
 
 def freeze(directory: Path, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]]) -> Sweep:

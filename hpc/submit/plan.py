@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from hpc.config import Cluster, Hardware, Settings, settings_of
-from hpc.sweep import Point, Sweep
+from hpc.run.points import Point, Sweep
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sends the plans of a sweep: to sbatch, to this machine, or to the screen."""
+"""Sends the plans of a sweep to sbatch, all of them or none."""
 
 from __future__ import annotations
 
@@ -8,59 +8,26 @@ from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpc import worker
-from hpc.config import settings_of
-from hpc.errors import ConfigurationError, SlurmError, SubmissionError
+from hpc.errors import SlurmError, SubmissionError
+from hpc.run.points import Sweep
 from hpc.slurm import client
-from hpc.submit import local
-from hpc.submit.environment import scrubbed_process
 from hpc.submit.fit import check_fits
+from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan, make_plans
 from hpc.submit.script import executor, script
-from hpc.sweep import Sweep
 
 
-def submit(sweep: Sweep) -> None:
-    """Send every point of the sweep to where its `cluster` says.
-
-    Raises:
-        ConfigurationError: Something cannot work as asked; nothing was submitted or written.
-        SystemExit: Points ran on this machine and one of them failed; with its code.
-    """
-    settings = settings_of(sweep.points[0].config)
-    with scrubbed_process():
-        if settings.launch.dry_run:
-            _print(sweep, settings.cluster.scheduler)
-        elif choose_scheduler(settings.cluster.scheduler, settings.hardware.gpus_per_node) == "slurm":
-            _send(sweep)
-        else:
-            sweep.write_or_continue()
-            local.run(make_plans(sweep, max_array_size=len(sweep.points)))
-
-
-def choose_scheduler(asked: str, gpus_per_node: int) -> str:
-    """What `auto` means here.
-
-    Raises:
-        SubmissionError: Slurm is needed, and there is no sbatch.
-    """
-    if client.has_slurm():
-        return "slurm" if asked == "auto" else asked
-    if asked == "slurm" or (asked == "auto" and gpus_per_node):
-        raise SubmissionError(
-            "sbatch must be on PATH to submit, but is not: run this on a login node, "
-            "or rehearse here with cluster=local runtime.device=cpu."
-        )
-    return "local"
-
-
-def _print(sweep: Sweep, scheduler: str) -> None:
-    if scheduler == "local":
-        raise ConfigurationError("cluster must be slurm to print a script, but is local, which needs none.")
+def show(sweep: Sweep) -> None:
+    """Print what `send` would send, byte for byte."""
     sys.stdout.write("\n".join(script(plan) for plan in make_plans(sweep, _max_array_size())))
 
 
-def _send(sweep: Sweep) -> None:
+def send(sweep: Sweep) -> None:
+    """One sbatch call for each plan.
+
+    Raises:
+        SubmissionError: sbatch refused a plan, or a plan cannot start; nothing is left of the sweep.
+    """
     plans = make_plans(sweep, _max_array_size())
     for plan in plans:
         check_fits(plan)
@@ -80,7 +47,7 @@ def _sbatch(plan: Plan) -> str:
     """One array, or one job for one point; returns the id that squeue shows."""
     try:
         points = list(plan.points)
-        jobs = executor(plan).map_array(worker.run, [str(plan.sweep_directory)] * len(points), points)
+        jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
     return str(jobs[0].job_id).partition("_")[0]

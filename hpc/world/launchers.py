@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hpc.world.readings import batch, mpi, pods, slurm, torch_variables
 from hpc.world.readings.numbers import Environ
-from hpc.world.value import World
+from hpc.world.world import World
 
 STEP, INSIDE_A_STEP, INSIDE_ANYTHING = range(3)
 """How far inside another launcher one may run; the numbers of a shallower one then describe another world."""

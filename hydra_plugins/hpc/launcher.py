@@ -45,8 +45,8 @@ class HpcLauncher(Launcher):
         Raises:
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
         """
-        from hpc.submit.freeze import freeze  # deferred: Hydra imports this module in every app
-        from hpc.submit.send import submit
+        from hpc.launch.dispatch import submit  # deferred: Hydra imports this module in every app
+        from hpc.submit.freeze import freeze  # deferred, as above
 
         del initial_job_idx  # always 0: see setup
         configs = [self._compose(list(overrides), number) for number, overrides in enumerate(job_overrides)]

@@ -36,7 +36,7 @@ from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from tests.benchmarks.figures import conditions
 from tests.benchmarks.peer_environment import install_peers, run_with_peers
-from tests.checkpoint.saves import Alone
+from tests.support.saves import Alone
 
 LAYERS = 12
 MILLIONS, ROUNDS = "50", "3"

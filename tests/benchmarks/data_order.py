@@ -37,8 +37,9 @@ def main() -> str:
 
 def ours() -> tuple[Callable[[], object], Callable[[int], object]]:
     """Seek, and read."""
-    from hpc.runtime.data import EndlessBatches, Share
-    from hpc.runtime.order import Order
+    from hpc.data.loader import EndlessBatches
+    from hpc.data.order import Order
+    from hpc.data.share import Share
 
     def batches() -> EndlessBatches:
         return EndlessBatches(Order(OURS, 0, shuffle=True), Share(0, 1, 256), OURS // 2)
@@ -63,7 +64,7 @@ def measure(name: str) -> None:
     """Print one process's figures: milliseconds, megabytes, million indices a second."""
     seek, read = ours() if name == "ours" else torchs()
     if name == "ours":
-        from hpc.runtime.order import Order
+        from hpc.data.order import Order
 
         Order(10, 0, shuffle=True).indices(np.arange(10, dtype=np.uint64))  # loads NumPy's functions
     before, began = _peak_bytes(), time.perf_counter()

@@ -52,14 +52,14 @@ class Start:
 
 def by_beacon(rank: int, size: int, start: Start) -> object:
     """As in a Slurm step: nobody told an address."""
-    from hpc.world.rendezvous import open_store
+    from hpc.connect.rendezvous import open_store
 
     return open_store(World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job), timeout_seconds=120)
 
 
 def by_given(rank: int, size: int, start: Start) -> object:
     """Ours, where MASTER_ADDR and MASTER_PORT are set."""
-    from hpc.world.rendezvous import open_store
+    from hpc.connect.rendezvous import open_store
 
     master = (HERE, start.port)
     world = World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job, master=master)
@@ -108,7 +108,7 @@ def main() -> None:
 def _measure(size: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every round, by way."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hpc.world.rendezvous", "torch.distributed.elastic.rendezvous.registry"])
+    context.set_forkserver_preload(["hpc.connect.rendezvous", "torch.distributed.elastic.rendezvous.registry"])
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(rounds):
         for way, times in found.items():

@@ -14,7 +14,7 @@ from hpc.checkpoint.load import load_latest
 from hpc.checkpoint.save import snapshot
 from hpc.checkpoint.store import Checkpoint
 from hpc.errors import SaveError
-from tests.checkpoint.saves import Alone, Life, newest, state
+from tests.support.saves import Alone, Life, newest, state
 
 
 class Slow(Alone):

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from hpc.checkpoint.save import commit, snapshot
 from hpc.cli import main
-from hpc.journal import Journal
-from tests.checkpoint.saves import Alone, Life, state
+from hpc.run.journal import Journal
 from tests.checkpoint.test_store import flip_a_bit
 from tests.conftest import ROOT, clean_environment
+from tests.support.saves import Alone, Life, state
 
 
 @pytest.fixture

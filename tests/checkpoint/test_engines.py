@@ -11,7 +11,7 @@ from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.state import TrainingState
 from hpc.errors import LoadError, SaveError
-from tests.checkpoint.saves import Alone, Life
+from tests.support.saves import Alone, Life
 
 
 class Engine:

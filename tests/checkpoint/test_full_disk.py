@@ -13,8 +13,8 @@ import pytest
 from hpc.checkpoint.files import explained
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import SaveError
-from tests.checkpoint.saves import Life, newest
 from tests.conftest import Run
+from tests.support.saves import Life, newest
 
 Mount = Callable[[str], Path]
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_mounted_here_is_explained_too(tmp_path: Path, error: Exc
 
 def test_a_full_disk_ends_the_run_with_74_and_the_older_checkpoint_intact(run_py: Run, tmpfs: Mount) -> None:
     directory = tmpfs("size=160k")
-    job = ("experiment.target=tests.jobs.train", "checkpoint.every_steps=25", "+job={}")
+    job = ("experiment.target=tests.programs.jobs.train", "checkpoint.every_steps=25", "+job={}")
     done = run_py("run_dir=out", "steps=100", *job)
     assert done.returncode == 74, done.stderr
     assert "could not be written: its file system is full" in done.stderr

@@ -10,10 +10,10 @@ import pytest
 
 from hpc.checkpoint.background import Flight
 from hpc.checkpoint.interval import MAX_SECONDS, MIN_SECONDS, choose, daly_seconds, hours_between_failures
+from hpc.checkpoint.schedule import Schedule
 from hpc.config import CheckpointOptions
-from hpc.journal import Journal
-from hpc.runtime.schedule import Schedule
-from tests.checkpoint.saves import Alone
+from hpc.run.journal import Journal
+from tests.support.saves import Alone
 
 
 def lost_share(interval: float, save: float, mean: float) -> float:

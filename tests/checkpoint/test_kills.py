@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc.checkpoint import failpoints
+from hpc import failpoints
 from hpc.checkpoint.store import CheckpointStore
-from tests.checkpoint.saves import newest
 from tests.conftest import ROOT, Run, clean_environment
-from tests.equality import differences
+from tests.support.equality import differences
+from tests.support.saves import newest
 
 SEEDS = 100
 BEFORE = ("begun", "in_file", "file_flushed", "written", "gathered", "manifest_flushed", "fence_checked")
@@ -21,7 +21,7 @@ BEFORE = ("begun", "in_file", "file_flushed", "written", "gathered", "manifest_f
 
 def test_a_save_killed_anywhere_leaves_the_previous_or_the_new_checkpoint(tmp_path: Path) -> None:
     """At every failpoint, on rank 0 and on the other one, and at random moments; each trial checks every byte."""
-    command = [sys.executable, "-m", "tests.checkpoint.kills", str(tmp_path / "checkpoints"), str(SEEDS)]
+    command = [sys.executable, "-m", "tests.programs.kills", str(tmp_path / "checkpoints"), str(SEEDS)]
     done = subprocess.run(
         command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=300, check=False
     )
@@ -36,7 +36,13 @@ def test_a_save_killed_anywhere_leaves_the_previous_or_the_new_checkpoint(tmp_pa
 
 
 def test_the_environment_names_the_failpoint(run_py: Run, tmp_path: Path) -> None:
-    job = ("run_dir=out", "experiment.target=tests.jobs.train", "checkpoint.every_steps=5", "steps=20", "+job={}")
+    job = (
+        "run_dir=out",
+        "experiment.target=tests.programs.jobs.train",
+        "checkpoint.every_steps=5",
+        "steps=20",
+        "+job={}",
+    )
     killed = run_py(*job, environ={"HPC_FAILPOINT": "fence_checked:0:2"})
     assert killed.returncode == -signal.SIGKILL
     store = CheckpointStore(tmp_path / "out" / "checkpoints")
@@ -53,7 +59,7 @@ def test_the_environment_names_the_failpoint(run_py: Run, tmp_path: Path) -> Non
 def test_sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been(run_py: Run, tmp_path: Path) -> None:
     job = (
         "-m", "hardware=cpu", "cluster=local", "strategy=fsdp", "runtime.deterministic=true", "steps=20", "+job={}",
-        "experiment.target=tests.jobs.train_exactly", "checkpoint.every_steps=5",
+        "experiment.target=tests.programs.jobs.train_exactly", "checkpoint.every_steps=5",
     )  # fmt: skip
     assert run_py(*job, "run_dir=whole").returncode == 0
     assert run_py(*job, "run_dir=cut", environ={"HPC_FAILPOINT": "file_flushed:1:3"}).returncode != 0

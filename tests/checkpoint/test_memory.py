@@ -14,7 +14,7 @@ from tests.conftest import ROOT, clean_environment
 def test_a_resume_takes_little_more_memory_than_the_state_itself(tmp_path: Path) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux tells the peak of a process's memory since a moment")
-    command = [sys.executable, "-m", "tests.checkpoint.memory", str(tmp_path / "checkpoints")]
+    command = [sys.executable, "-m", "tests.programs.memory", str(tmp_path / "checkpoints")]
     outputs = []
     for _ in ("save", "load"):
         done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.shards import chunk, overlap
-from tests.checkpoint.ranks import SAVED
 from tests.conftest import ROOT, clean_environment
+from tests.support.checkpoint_ranks import SAVED
 
 pytestmark = pytest.mark.gloo
 
@@ -24,7 +24,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every world of SAVED has saved and loaded here."""
     directory = tmp_path_factory.mktemp("worlds")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.checkpoint.ranks", str(directory)],
+        [sys.executable, "-m", "tests.support.checkpoint_ranks", str(directory)],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,7 +16,7 @@ from hpc.checkpoint.retention import Retention
 from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
 from hpc.errors import SaveError
-from tests.checkpoint.saves import Alone, Life, newest, state
+from tests.support.saves import Alone, Life, newest, state
 
 FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "trainer.pt"]
 

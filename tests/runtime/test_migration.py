@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
-from tests.jobs import Points
+from tests.programs.jobs import Points
 
 def build(cfg):
     torch.manual_seed(0)

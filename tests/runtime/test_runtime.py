@@ -18,7 +18,7 @@ from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import ConfigurationError, LoadError
 from tests.conftest import Run
-from tests.jobs import Points
+from tests.programs.jobs import Points
 
 
 def config(directory: Path, **sections: Any) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def test_ranks_times_accumulation_is_one_global_batch(run_py: Run, tmp_path: Pat
     for ranks, accumulation in ((1, 4), (2, 2), (4, 1)):
         done = run_py(
             "-m", "hardware=cpu", "cluster=local", f"hardware.tasks_per_node={ranks}", f"run_dir=ranks{ranks}",
-            f"strategy.accumulation_steps={accumulation}", "experiment.target=tests.jobs.train_exactly", "steps=15",
-            "+job={}",
+            f"strategy.accumulation_steps={accumulation}", "steps=15", "+job={}",
+            "experiment.target=tests.programs.jobs.train_exactly",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         (checkpoint,) = CheckpointStore(tmp_path / f"ranks{ranks}" / "0" / "checkpoints").list()
@@ -205,7 +205,7 @@ def test_ranks_times_accumulation_is_one_global_batch(run_py: Run, tmp_path: Pat
 def test_one_rank_is_all_that_strategy_single_takes(run_py: Run) -> None:
     done = run_py(
         "-m", "hardware=cpu", "cluster=local", "strategy=single", "run_dir=out", "steps=3",
-        "experiment.target=tests.jobs.train", "+job={}",
+        "experiment.target=tests.programs.jobs.train", "+job={}",
     )  # fmt: skip
     assert done.returncode == 78
     assert "strategy=single must have a world of one, but the world has 2 ranks" in done.stderr

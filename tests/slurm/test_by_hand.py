@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpc.journal import Journal
+from hpc.run.journal import Journal
 from tests.conftest import ROOT
 from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 
-TRAIN = ("experiment.target=tests.jobs.train", "runtime.device=cpu", "steps=60", "checkpoint.every_steps=50")
+TRAIN = ("experiment.target=tests.programs.jobs.train", "runtime.device=cpu", "steps=60", "checkpoint.every_steps=50")
 
 
 def test_the_standalone_script_is_requeued_like_any_other(

@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 
-from hpc.journal import Journal
+from hpc.run.journal import Journal
 from tests.conftest import ROOT, clean_environment
-from tests.equality import differences
 from tests.slurm.cluster import SlurmCluster
+from tests.support.equality import differences
 
 pytestmark = pytest.mark.slurm
 
 STEPS = 120
 JOB = (
     "-m", "hardware=cpu", "hardware.nodes=2", "hardware.tasks_per_node=2", "hardware.time_limit_minutes=10",
-    "experiment.target=tests.jobs.train", "runtime.deterministic=true", "checkpoint.every_steps=50", f"steps={STEPS}",
+    "experiment.target=tests.programs.jobs.train", "runtime.deterministic=true", "checkpoint.every_steps=50",
+    f"steps={STEPS}",
 )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.world.beacon import FIRST_PORT, PORT_COUNT
-from hpc.world.mpiexec import control_port
+from hpc.connect.beacon import FIRST_PORT, PORT_COUNT
+from hpc.connect.mpiexec import control_port
 from tests.conftest import ROOT, clean_environment
 from tests.slurm.cluster import SlurmCluster
 

@@ -184,7 +184,7 @@ TRAIN = """
 import os, sys, pathlib
 import torch
 from hpc.config import RuntimeOptions
-from hpc.runtime.process_group import open_process_group
+from hpc.connect.process_group import open_process_group
 from hpc.world import resolve_world
 
 world = resolve_world(os.environ)
@@ -231,7 +231,7 @@ def test_a_network_names_each_hosts_own_interface_to_gloo(
 ALONE = """
 import os
 from hpc.config import RuntimeOptions
-from hpc.runtime.process_group import open_process_group
+from hpc.connect.process_group import open_process_group
 from hpc.world import resolve_world
 
 open_process_group(resolve_world(os.environ), RuntimeOptions(device="cpu"))

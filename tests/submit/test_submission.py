@@ -106,7 +106,7 @@ def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: Fake
 
     (pickle,) = (tmp_path / "out" / "submitit").glob("*.pkl")
     payload = DelayedSubmission.load(pickle)
-    assert (payload.function.__module__, payload.function.__qualname__) == ("hpc.worker", "run")
+    assert (payload.function.__module__, payload.function.__qualname__) == ("hpc.submit.payload", "run_point")
     assert payload.args == (str(tmp_path / "out"), "0")
 
 

@@ -179,7 +179,7 @@ def test_files_and_compare_need_each_other(arguments: tuple[str, ...]) -> None:
 def test_the_configuration_switches_detection_off(run_py: Run, tmp_path: Path) -> None:
     half_set = {"RANK": "1"}
     train = (
-        "experiment.target=tests.jobs.train",
+        "experiment.target=tests.programs.jobs.train",
         "runtime.device=cpu",
         "steps=2",
         "+job={}",
@@ -190,7 +190,7 @@ def test_the_configuration_switches_detection_off(run_py: Run, tmp_path: Path) -
 
 
 def test_the_configuration_s_launcher_must_be_there(run_py: Run, tmp_path: Path) -> None:
-    train = ("experiment.target=tests.jobs.train", "steps=2", "+job={}", f"run_dir={tmp_path}/run")
+    train = ("experiment.target=tests.programs.jobs.train", "steps=2", "+job={}", f"run_dir={tmp_path}/run")
     result = run_py(*train, "runtime.launcher=openmpi", environ={"HPC_LAUNCHER": "none"})
     assert result.returncode == 78
     assert "runtime.launcher=openmpi asks for Open MPI's mpirun, but OMPI_COMM_WORLD_SIZE is not set" in result.stderr

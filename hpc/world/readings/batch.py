@@ -10,7 +10,7 @@ import re
 from hpc.errors import WorldError
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
-from hpc.world.value import World
+from hpc.world.world import World
 
 MPIEXEC = "start one process for each rank with mpiexec, or one torchrun for each node"
 

@@ -14,7 +14,7 @@ from hpc.world.hostlist import expand_hostlist
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
 from hpc.world.readings.slurm import PMI_RANKS, is_step, slurm_attempt, slurm_job, srun_pmi
-from hpc.world.value import World
+from hpc.world.world import World
 
 DAEMON_ADDRESSES = re.compile(r"tcp://([0-9.,]+):")
 """Where mpirun runs, in OMPI_MCA_orte_hnp_uri (Open MPI 4.1); rank 0 is nearly always there."""

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from hpc.errors import WorldError
-from hpc.world.value import World
+from hpc.world.world import World
 
 Environ = Mapping[str, str]
 

@@ -7,7 +7,7 @@ import json
 from hpc.errors import WorldError
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
-from hpc.world.value import World
+from hpc.world.world import World
 
 
 def read_kubeflow(environ: Environ) -> World:

@@ -6,7 +6,7 @@ from hpc.errors import WorldError
 from hpc.world.hostlist import expand_hostlist, expand_tasks_per_node
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
-from hpc.world.value import World
+from hpc.world.world import World
 
 NOT_TASKS = {4294967290: "interactive step", 4294967291: "batch step", 4294967292: "extern step"}
 """Step ids without tasks of srun's: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT, SLURM_EXTERN_CONT (slurm.h, 22.05)."""

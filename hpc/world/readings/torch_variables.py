@@ -6,7 +6,7 @@ from hpc.errors import WorldError
 from hpc.world.readings import numbers
 from hpc.world.readings.numbers import Environ
 from hpc.world.readings.slurm import is_step, read_slurm
-from hpc.world.value import World
+from hpc.world.world import World
 
 LOCAL_SIZES = (
     ("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_SIZE"),

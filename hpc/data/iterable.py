@@ -1,0 +1,118 @@
+"""Loaders over iterable-style data sets: each rank reads its own part, and knows by itself where in it it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from hpc.connect.process_group import ProcessGroup
+from hpc.data.loader import PreparedLoader, WorkerStart
+from hpc.data.nest import on_device, to_device
+from hpc.data.rows import CurrentRows, until_all_are_done
+from hpc.data.share import Share
+from hpc.errors import ConfigurationError
+
+
+def prepare_loader(
+    loader: DataLoader[Any], group: ProcessGroup, seed: int, current: CurrentRows
+) -> PreparedLoader | PreparedIterable:
+    """Make a loader of either style fit this world.
+
+    Raises:
+        ConfigurationError: Its samples cannot be dealt out.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        return PreparedIterable(loader, group, current)
+    return PreparedLoader(loader, group, seed, current)
+
+
+class PreparedIterable:
+    """What `Runtime.prepare` makes of a DataLoader over an iterable-style data set, which gives this rank's part only.
+
+    Iterating it is one pass: a rank that has fewer batches than another repeats its last one, and
+    `gather_for_metrics` leaves the repeated rows out.
+
+    Args:
+        loader: The user's; torchdata's StatefulDataLoader, or torch's over a data set with a state dict.
+        group: This rank among the others.
+        current: Told which rows of each batch of a pass are samples.
+    """
+
+    def __init__(self, loader: DataLoader[Any], group: ProcessGroup, current: CurrentRows) -> None:
+        if loader.batch_size is None:
+            raise ConfigurationError(
+                "A loader over an iterable-style data set must have a batch_size, because the global batch is made "
+                "of it, but has none: let the data set give samples, and the loader make batches."
+            )
+        self.loader, self.group, self.current = loader, group, current
+        self.share = Share(group.world.rank, group.world.world_size, loader.batch_size)
+        self._epoch = 0
+        loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+        if loader.generator is None:
+            loader.generator = torch.Generator()  # its own: an iterator draws from it when it is made
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = until_all_are_done(iter(self.loader), self.group)
+        return self.current.follow((rows, to_device(batch, self.group.device)) for rows, batch in batches)
+
+    def stream(self, start: int, positions: Sequence[Any] = ()) -> Iterator[Any]:
+        """This rank's micro-batches without end; the data set is read again whenever it ends.
+
+        Args:
+            start: Not used: how many samples others have read says nothing about this rank's part.
+            positions: What `position` gave on every rank when the checkpoint was made, by rank.
+
+        Raises:
+            ConfigurationError: The position cannot be saved, or is that of another number of ranks.
+        """
+        del start
+        stateful = self._stateful()
+        if positions:
+            self._check_ranks(len(positions))
+            mine = positions[self.share.rank]
+            self._epoch = mine["epoch"]
+            stateful.load_state_dict(mine["state"])
+        return self._endless()
+
+    def position(self) -> dict[str, Any]:
+        """How far this rank has read, to be saved."""
+        return {"epoch": self._epoch, "state": self._stateful().state_dict()}
+
+    def _endless(self) -> Iterator[Any]:
+        empty = False
+        while True:
+            if hasattr(self.loader.dataset, "set_epoch"):
+                self.loader.dataset.set_epoch(self._epoch)
+            was_empty, empty = empty, True
+            for batch in on_device(self.loader, self.group.device):
+                empty = False
+                yield batch
+            if empty and was_empty:  # once is no mistake: a checkpoint may have been made at the very end
+                raise ConfigurationError(
+                    f"The iterable-style data set must give rank {self.share.rank} a batch to train on, but gave none."
+                )
+            self._epoch += 1
+
+    def _stateful(self) -> Any:
+        """Who knows the position: the loader, or in its own process the data set."""
+        if hasattr(self.loader, "load_state_dict"):
+            return self.loader
+        if hasattr(self.loader.dataset, "load_state_dict") and self.loader.num_workers == 0:
+            return self.loader.dataset
+        raise ConfigurationError(
+            "To train on, an iterable-style data set must be able to say where it is, so that a resumed run goes on "
+            f"there, but {type(self.loader.dataset).__name__} with num_workers={self.loader.num_workers} is not: use "
+            "torchdata's StatefulDataLoader (pip install 'hpc[torchdata]'), or num_workers=0 and a data set with "
+            "state_dict and load_state_dict."
+        )
+
+    def _check_ranks(self, saved: int) -> None:
+        if saved != self.share.world_size:
+            raise ConfigurationError(
+                f"A run over an iterable-style data set must be resumed on as many ranks as saved it ({saved}), "
+                f"because each knows its own position only, but this world has {self.share.world_size}: "
+                f"ask for {saved} ranks, or use a map-style data set."
+            )

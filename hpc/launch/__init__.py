@@ -1,0 +1,1 @@
+"""From plans to ranks on this machine, and to the scheduler."""

@@ -1,0 +1,106 @@
+"""Runs plans on this machine, one point after the other, through submitit's local executor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from submitit.core.utils import JobPaths
+from submitit.local.local import LocalExecutor, LocalJob
+
+from hpc.errors import EXIT_CONTINUE
+from hpc.submit.payload import run_point
+from hpc.submit.plan import Plan
+
+POLL_SECONDS = 0.2
+
+
+class _Executor(LocalExecutor):
+    """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5)."""
+
+    def _submit_command(self, command: str) -> LocalJob[Any]:
+        tasks = self._num_tasks()
+        environment = {
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_NTASKS": str(tasks),
+            "SUBMITIT_LOCAL_COMMAND": command,
+            "SUBMITIT_LOCAL_TIMEOUT_S": "0",
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "0",
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_STDERR_TO_STDOUT": "1",
+            "SUBMITIT_LOCAL_WITH_SHELL": "",
+            "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
+            **self.parameters["environment"],
+        }
+        controller = [sys.executable, "-m", "hpc.launch.controller", str(self.folder)]
+        process = subprocess.Popen(controller, env={**os.environ, **environment})
+        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(tasks)))
+
+
+def run(plans: list[Plan]) -> None:
+    """Run every point to its end, showing rank 0's output.
+
+    Raises:
+        SystemExit: With the code of the first point that did not finish. A failure does not keep later points from
+            running; a stop does.
+    """
+    failed = 0
+    for plan, point in [(each, point) for each in plans for point in each.points]:
+        code = _run_point(plan, point)
+        failed = failed or code
+        if code == EXIT_CONTINUE:
+            print("Stopped; the same command goes on from here.", file=sys.stderr)
+            break
+    if failed:
+        raise SystemExit(failed)
+
+
+def _run_point(plan: Plan, point: str) -> int:
+    executor = _Executor(folder=plan.log_directory)
+    executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
+    print(
+        f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}",
+        flush=True,
+    )
+    job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))
+    log = JobPaths(plan.log_directory, job.job_id, 0).stdout
+    code = _follow(cast("subprocess.Popen[bytes]", job._process), log)
+    if code:
+        failure = plan.sweep_directory / point / "failures" / f"{job.job_id}-0.txt"
+        print(failure.read_text() if failure.exists() else "", file=sys.stderr)
+        print(
+            f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _follow(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Relay a growing file until the process ends; Ctrl-C reaches the ranks by themselves, and they save."""
+    shown = 0
+    while True:
+        try:
+            code = process.poll()
+            shown += _relay(log, shown)
+            if code is not None:
+                return code
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            continue
+
+
+def _relay(log: Path, start: int) -> int:
+    if not log.exists():
+        return 0
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    sys.stdout.write(text.decode(errors="replace"))
+    sys.stdout.flush()
+    return len(text)

@@ -1,0 +1,101 @@
+"""What the Runtime asks of a strategy, and what it tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from hpc.checkpoint.state import TrainingState
+from hpc.config import StrategyOptions
+from hpc.connect.process_group import ProcessGroup
+from hpc.errors import ConfigurationError
+from hpc.strategy.precision import Precision
+from hpc.strategy.window import Window
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy works with.
+
+    Args:
+        options: The strategy section of the config.
+        group: This rank among the others.
+        precision: Of all models of the run.
+        window: Where in an accumulation window the loop is.
+        state: Gets whatever a checkpoint must hold of what is prepared.
+        deterministic: Gradients are added in one order, whatever happened before.
+    """
+
+    options: StrategyOptions
+    group: ProcessGroup
+    precision: Precision
+    window: Window
+    state: TrainingState
+    deterministic: bool
+
+
+class Strategy(Protocol):
+    """A way in which ranks share a step."""
+
+    def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
+        """What the loop is to use instead of each object, by its `id`. Collective.
+
+        Raises:
+            ConfigurationError: An object cannot be prepared.
+        """
+        ...
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch size that the strategy's own settings contradict.
+
+        Args:
+            batch_size: Samples per rank and micro-batch of the loader that is trained on.
+
+        Raises:
+            ConfigurationError: They do.
+        """
+        ...
+
+    def without_sync(self) -> AbstractContextManager[Any]:
+        """Around a micro-batch that does not end its window: gradients stay on their ranks."""
+        ...
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of `loss`; those of the window's last micro-batch become the mean over the ranks."""
+        ...
+
+    def clip_grad_norm_(self, max_norm: float, parameters: Iterable[torch.Tensor] | None) -> torch.Tensor:
+        """Scale the true gradients of all ranks down to an L2 norm; returns the norm before, the same on every rank."""
+        ...
+
+    def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The user's own module inside a prepared one; its names are those of the checkpoint."""
+        ...
+
+
+def check_model(model: torch.nn.Module) -> None:
+    """Refuse what no strategy can prepare.
+
+    Raises:
+        ConfigurationError: The model is wrapped or compiled already, has no parameters, or some without values.
+    """
+    name = type(model).__name__
+    if isinstance(model, (DataParallel, DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        raise ConfigurationError(
+            f"prepare takes the module itself, because it wraps and compiles (strategy.compile=true), but got a {name}."
+        )
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ConfigurationError(f"prepare takes modules with parameters, but the {name} has none: leave it out.")
+    empty = next((key for key, parameter in parameters.items() if parameter.is_meta), None)
+    if empty is not None:
+        raise ConfigurationError(
+            f"prepare takes modules whose parameters have values, but {empty} of the {name} is on the meta device: "
+            "build the model on a real one."
+        )

@@ -1,0 +1,115 @@
+"""What the training function logged: every step of it, in metrics.jsonl.
+
+Nothing else goes in there, so that the file is the same, byte for byte, however often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from hpc.files import replace_text
+
+METRICS_FILE = "metrics.jsonl"
+
+Values = dict[str, float]
+
+
+class NotFinite(NamedTuple):
+    """A logged value that says that training has diverged."""
+
+    step: int
+    name: str
+    value: float
+
+
+class _Row(NamedTuple):
+    step: int
+    held: dict[str, Any]
+    skipped: bool
+
+
+class Metrics:
+    """One JSON object per step that logged something.
+
+    Args:
+        directory: The point's.
+        step: The step training goes on from; what was written after it is dropped, because it is trained again.
+        must_be_finite: Names of values that are looked at.
+    """
+
+    def __init__(self, directory: Path, step: int, must_be_finite: Sequence[str] = ()) -> None:
+        self.path = directory / METRICS_FILE
+        self.must_be_finite = must_be_finite
+        self.not_finite: NotFinite | None = None
+        _rewind(self.path, step)
+        self._file = self.path.open("a")
+        self._rows: list[_Row] = []
+
+    def log(self, step: int, values: dict[str, Any], skipped: bool = False) -> None:
+        """Remember values of a step, as they are now; those on a GPU are read by `flush`, because reading one waits.
+
+        Args:
+            step: Which step.
+            values: Numbers, or tensors of one element.
+            skipped: Loss scaling skipped the step: an infinite gradient was dealt with, and is no divergence.
+        """
+        held = {name: _held(value) for name, value in values.items()}
+        if self._rows and self._rows[-1].step == step:
+            self._rows[-1].held.update(held)
+        else:
+            self._rows.append(_Row(step, held, skipped))
+
+    def flush(self) -> Values:
+        """Write down what was logged, and look whether it is finite; returns the newest value of every name."""
+        latest: Values = {}
+        lines = []
+        for row in self._rows:
+            values = {name: float(value) for name, value in row.held.items()}
+            lines.append(json.dumps({"step": row.step, **values}) + "\n")
+            latest.update(values)
+            if self.not_finite is None and not row.skipped:
+                self.not_finite = self._first_not_finite(row.step, values)
+        self._file.write("".join(lines))
+        self._file.flush()
+        self._rows.clear()
+        return latest
+
+    def close(self) -> None:
+        """Write down the rest and make it durable."""
+        self.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _first_not_finite(self, step: int, values: Values) -> NotFinite | None:
+        for name in self.must_be_finite:
+            if not math.isfinite(values.get(name, 0.0)):
+                return NotFinite(step, name, values[name])
+        return None
+
+
+def _held(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return float(value)
+    return value.item() if value.is_cpu else value.detach().clone()  # the loop may go on adding to it
+
+
+def _rewind(path: Path, step: int) -> None:
+    """Drop the rows after `step`, and a last line that a crash cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
+    replace_text(path, "".join(kept))
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError):
+        return False

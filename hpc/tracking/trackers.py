@@ -1,0 +1,254 @@
+"""Where a run's curves go besides metrics.jsonl: TensorBoard, CSV, W&B, MLflow, or the user's own.
+
+A tracker lives on rank 0, gets what is shown on the screen when it is shown there, and goes on with the same run after
+every requeue: whatever names the run is kept in the point's directory.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+from hpc.errors import ConfigurationError
+from hpc.files import replace_text
+from hpc.run.points import leaves
+
+logger = logging.getLogger(__name__)
+IDS_FILE = "trackers.json"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told when a life begins.
+
+    Args:
+        directory: The point's.
+        name: The experiment's.
+        config: Everything that was configured.
+        step: Where this life goes on; later steps that were tracked before are trained again.
+    """
+
+    directory: Path
+    name: str
+    config: Mapping[str, Any]
+    step: int
+
+    def remembered(self, tracker: str, make: Callable[[], str]) -> str:
+        """The id this tracker's run got in its first life; `make` is called in that one only."""
+        path = self.directory / IDS_FILE
+        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if tracker not in ids:
+            ids[tracker] = make()
+            replace_text(path, json.dumps(ids) + "\n")
+        return ids[tracker]
+
+
+class Tracker(Protocol):
+    """What takes a run's curves. One object serves one life."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin, or go on with, a run."""
+        ...
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Take the newest values."""
+        ...
+
+    def close(self) -> None:
+        """Write down the rest."""
+        ...
+
+
+class TensorBoard:
+    """Event files in tensorboard/; steps that are trained again replace what was there."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin a file that continues those of earlier lives."""
+        from torch.utils.tensorboard import SummaryWriter  # deferred: importing it takes half a second
+
+        self._writer = SummaryWriter(str(run.directory / "tensorboard"), purge_step=run.step + 1)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One scalar per name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write down the rest."""
+        self._writer.close()
+
+
+class Csv:
+    """metrics.csv: a row for each time something was shown, a column for each name."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Keep the rows up to this life's first step."""
+        self.path = run.directory / "metrics.csv"
+        self._columns = ["step"]
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= run.step]
+                self._columns = list(reader.fieldnames or self._columns)
+        self._write(rows)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One row; a new name becomes the last column."""
+        new = [name for name in values if name not in self._columns]
+        if new:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self._columns += new
+            self._write(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow({"step": step, **values})
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)
+
+
+class WeightsAndBiases:
+    """A W&B run, offline unless WANDB_MODE says otherwise; `wandb sync` sends all lives to one run.
+
+    An offline life is a folder of its own in wandb/ (wandb 0.17-0.31), under the same id. Curves are drawn over the
+    value `step`, because W&B's own counter refuses to go back to where a crashed run resumes. A SIGTERM to a whole job
+    ends wandb's service as well: what is logged after it is missing from the curves, not from metrics.jsonl.
+    """
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin or continue the run."""
+        wandb = importlib.import_module("wandb")
+        mode = os.environ.get("WANDB_MODE", "offline")
+        self._run = wandb.init(
+            dir=run.directory,
+            project=run.name,
+            id=run.remembered("wandb", lambda: uuid4().hex[:12]),
+            resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
+            mode=mode,
+            config=dict(run.config),
+            settings=wandb.Settings(console="off", silent=True),  # what is printed lies in logs/ already
+        )
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One record."""
+        self._run.log({**values, "step": step})
+
+    def close(self) -> None:
+        """End this life's part."""
+        self._run.finish(quiet=True)
+
+
+class Mlflow:
+    """An MLflow run: on the server MLFLOW_TRACKING_URI names, else in files in the point's mlruns/."""
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin the run, or go on with it."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
+        self._client = importlib.import_module("mlflow").MlflowClient(uri or (run.directory / "mlruns").as_uri())
+        self._id = run.remembered("mlflow", lambda: self._create(run))
+        self._client.update_run(self._id, status="RUNNING")
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """One point of every curve."""
+        for name, value in values.items():
+            self._client.log_metric(self._id, name, value, step=step)
+
+    def close(self) -> None:
+        """A requeued life opens the run again."""
+        self._client.set_terminated(self._id)
+
+    def _create(self, run: TrackedRun) -> str:
+        experiment = self._client.get_experiment_by_name(run.name)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(run.name)
+        created = str(self._client.create_run(number, run_name=run.directory.name).info.run_id)
+        for name, value in leaves(run.config):
+            if value != {}:
+                self._client.log_param(created, name, value)
+        return created
+
+
+TRACKERS: dict[str, Callable[[], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "csv": Csv,
+    "wandb": WeightsAndBiases,
+    "mlflow": Mlflow,
+}
+
+
+class Trackers:
+    """All trackers of this life. One that fails is left out from then on: a run does not end with somebody's server.
+
+    Args:
+        trackers: Those to open.
+        run: What they are told.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker], run: TrackedRun) -> None:
+        self._open = list(trackers)
+        self._each("open", run)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Give every tracker the newest values."""
+        self._each("log", values, step)
+
+    def close(self) -> None:
+        """Let every tracker write down the rest."""
+        self._each("close")
+
+    def _each(self, method: str, *args: Any) -> None:
+        for tracker in tuple(self._open):
+            try:
+                getattr(tracker, method)(*args)
+            except Exception:  # whatever it is, it is not the training's
+                self._open.remove(tracker)
+                logger.warning(
+                    "%s failed to %s; training goes on without it", type(tracker).__name__, method, exc_info=True
+                )
+
+
+def make_trackers(names: Sequence[str]) -> list[Tracker]:
+    """Trackers by name or import path.
+
+    Raises:
+        ConfigurationError: There is none of that name, or its package is not installed.
+    """
+    return [_make(name) for name in names]
+
+
+def _make(name: str) -> Tracker:
+    if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
+        raise ConfigurationError(
+            f"runtime.trackers=[{name}] needs a package that is not installed: pip install 'hpc[{name}]'."
+        )
+    if name in TRACKERS:
+        return TRACKERS[name]()
+    module, _, attribute = name.rpartition(".")
+    try:
+        tracker: Tracker = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"runtime.trackers must hold {', '.join(TRACKERS)} or importable module.Class names, but {name} is "
+            f"neither ({error}): correct it, or put its directory on PYTHONPATH."
+        ) from error
+    return tracker

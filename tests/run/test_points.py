@@ -1,0 +1,65 @@
+"""A sweep's directory holds its points, and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.errors import ConfigurationError
+from hpc.run.points import Point, Sweep, changed_keys, is_sweep, load_sweep
+
+
+def sweep(directory: Path, **config: Any) -> Sweep:
+    return Sweep(directory, (Point("0", ("a=1",), config), Point("1", (), {"b": [1, {"c": None}]})))
+
+
+def test_points_come_back_as_they_were(tmp_path: Path) -> None:
+    written = sweep(tmp_path / "new", x={"y": 1.5})
+    written.write()
+    assert is_sweep(written.directory)
+    assert load_sweep(written.directory) == written
+    assert written.point("1").config == {"b": [1, {"c": None}]}
+    assert written.point_directory("1") == tmp_path / "new" / "1"
+
+
+def test_a_directory_takes_one_sweep(tmp_path: Path) -> None:
+    sweep(tmp_path).write()
+    with pytest.raises(ConfigurationError, match="holds a sweep already"):
+        sweep(tmp_path).write()
+
+
+def test_the_same_points_go_on_elsewhere(tmp_path: Path) -> None:
+    sweep(tmp_path, seed=0, hardware={"nodes": 1}).write_or_continue()
+    sweep(tmp_path, seed=0, hardware={"nodes": 2}).write_or_continue()
+    assert load_sweep(tmp_path).point("0").config["hardware"] == {"nodes": 2}
+
+
+def test_other_points_are_refused_by_the_names_of_what_differs(tmp_path: Path) -> None:
+    sweep(tmp_path, seed=0, optimizer={"lr": 1, "betas": [1]}).write_or_continue()
+    with pytest.raises(ConfigurationError, match="but optimizer\\.lr, seed changed"):
+        sweep(tmp_path, seed=1, optimizer={"lr": 2, "betas": [1]}).write_or_continue()
+    assert load_sweep(tmp_path).point("0").config["seed"] == 0
+
+
+def test_how_ranks_share_the_work_may_change_and_what_they_compute_may_not(tmp_path: Path) -> None:
+    sweep(tmp_path, strategy={"name": "ddp", "precision": "bf16"}, checkpoint={"keep": 2}).write_or_continue()
+    sweep(tmp_path, strategy={"name": "fsdp", "precision": "bf16"}, checkpoint={"keep": 3}).write_or_continue()
+    with pytest.raises(ConfigurationError, match="but strategy\\.precision changed"):
+        sweep(tmp_path, strategy={"name": "fsdp", "precision": "fp32"}, checkpoint={"keep": 3}).write_or_continue()
+
+
+def test_another_number_of_points_is_refused(tmp_path: Path) -> None:
+    sweep(tmp_path).write_or_continue()
+    with pytest.raises(ConfigurationError, match="but the number of points changed"):
+        Sweep(tmp_path, (Point("0", (), {}),)).write_or_continue()
+
+
+def test_a_directory_without_points_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="must hold a sweep, but points\\.jsonl cannot be read"):
+        load_sweep(tmp_path)
+
+
+def test_changed_keys_are_dotted_and_sorted() -> None:
+    assert changed_keys({"a": {"b": 1, "c": 2}, "d": []}, {"a": {"b": 1, "c": 3}, "e": {}}) == ["a.c", "d", "e"]

@@ -1,0 +1,28 @@
+"""A Runtime takes over the process it runs in; tests give it back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from hpc.connect.process_group import close_process_group
+from hpc.stop import requests
+
+
+@pytest.fixture(autouse=True)
+def own_process_state() -> Iterator[None]:
+    """A Runtime takes over this process: give it back."""
+    numbers = (*requests.SIGNALS, signal.SIGCONT)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    threads = torch.get_num_threads()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)
+    requests.stop_requests.cache_clear()
+    close_process_group()
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
