@@ -28,7 +28,7 @@ def life(directory: Path, total: int, names: list[str], own: Sequence[Kept] = ()
     config = {"run_dir": str(directory), "runtime": runtime_options, "experiment": {"name": "curves"}, "lr": 0.5}
     with Runtime(config, trackers=own) as runtime:
         for _ in runtime.steps(runtime.prepare(DataLoader(Points(), 4)), total=total):
-            runtime.log(value=runtime.step + 1)
+            runtime.log(value=runtime.step)
 
 
 class Kept:
