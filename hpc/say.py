@@ -17,7 +17,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Timer
 from typing import TextIO
@@ -182,4 +182,5 @@ def _opened(path: Path) -> _File:
 def _drop(file: _File) -> None:
     for owner in (logger, logging.getLogger()):
         owner.removeHandler(file)
-    file.close()
+    with suppress(OSError):  # what could not be written cannot be written now
+        file.close()

@@ -28,6 +28,7 @@ from hpc.run.journal import Journal
 from hpc.runtime.micro_batch_weights import Weigh
 from hpc.runtime.seeds import seed_everything
 from hpc.runtime.steps import Steps
+from hpc.say import say
 from hpc.stop.requests import stop_requests
 from hpc.strategy import Context, choose
 from hpc.strategy.optimizer import PreparedScheduler
@@ -225,7 +226,7 @@ class Runtime:
     def print(self, *words: Any) -> None:
         """Print on rank 0."""
         if self.is_main_process:
-            print(*words, flush=True)
+            say(" ".join(map(str, words)))
 
     def print_in_order(self, *words: Any) -> None:
         """Print every rank's words, rank after rank. Collective."""
