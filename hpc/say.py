@@ -40,7 +40,7 @@ class _Screen(logging.Handler):
         """Show hpc's own words as they are, and those of other loggers with their time and name."""
         is_told = record.name == NAME and record.levelno < logging.WARNING
         stream = sys.stdout if is_told else sys.stderr
-        text = getattr(record, "shown", None) or self.format(record)
+        text = getattr(record, "shown", None) or self.format(record).rstrip("\n")
         try:
             with clear_of_bars():
                 _write(stream, text)

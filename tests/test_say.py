@@ -183,7 +183,12 @@ def test_a_phase_speaks_when_it_lasts_and_not_when_it_does_not(
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(voice, "PHASE_SECONDS", 0.01)
     said = threading.Event()
-    monkeypatch.setattr(voice, "say", lambda text: [say(text), said.set()])
+
+    def say_and_tell(text: str) -> None:
+        say(text)
+        said.set()
+
+    monkeypatch.setattr(voice, "say", say_and_tell)
     with phase("Connecting to 7 other ranks"):
         assert said.wait(60)
     assert capsys.readouterr().out == "Connecting to 7 other ranks ...\n"
