@@ -143,7 +143,7 @@ class WeightsAndBiases:
             resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
             mode=mode,
             config=dict(run.config),
-            settings=wandb.Settings(console="off", silent=True),  # what is printed lies in logs/ already
+            settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B itself says nothing
         )
         self._run.define_metric("*", step_metric="step")
 
@@ -153,7 +153,7 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """End this life's part."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class Mlflow:

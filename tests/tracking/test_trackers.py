@@ -158,7 +158,7 @@ def test_wandb_offline_goes_on_under_the_same_id(tmp_path: Path) -> None:
             [sys.executable, "-c", program, str(tmp_path)],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
     run_id = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     lives = [json.loads(line) for line in done.stdout.splitlines()]  # those of one second share a folder
     assert {run_id} == {each for each, _ in lives}
