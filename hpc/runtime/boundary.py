@@ -13,6 +13,7 @@ from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions
 from hpc.runtime.seeds import seed_rank
+from hpc.say import say
 from hpc.stop.agreement import Agreement, all_end_here
 from hpc.stop.requests import StopCause
 from hpc.tracking.profiler import ProfilerWindow
@@ -63,7 +64,7 @@ class Boundary:
         self.entered: set[str] = set()
         self.report: Report | None = None
         self.checkpoints = Checkpoints(
-            parts.directory, parts.settings.checkpoint, parts.group, parts.state, parts.requests, parts.say
+            parts.directory, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
         )
         self.agreement = Agreement(parts.requests, parts.group.side)
         self.profiler = ProfilerWindow(
@@ -231,7 +232,7 @@ class Boundary:
         self.early_reason = next(reason for reason in reasons if reason)
         if self.parts.is_main:
             self.checkpoints.journal.write("ended_early", step=self.step, reason=self.early_reason)
-            self.parts.say(f"Ended at step {self.step}: {self.early_reason}.")
+            say(f"Ended at step {self.step}: {self.early_reason}.")
 
     def _stop(self, cause: StopCause) -> None:
         """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
@@ -243,7 +244,7 @@ class Boundary:
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
             of = f" of {self._shown_total()}" if self.loop is not None else ""
             where = f"run_dir={self.parts.directory} goes on from there"
-            self.parts.say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
+            say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
         raise SystemExit(EXIT_CONTINUE)
 
     def _shown_total(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hpc.runtime.boundary import Boundary
 from hpc.runtime.micro_batches import Weigh, weighed
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition
+from hpc.say import phase, say
 from hpc.tracking.usage import Work
 
 
@@ -144,7 +146,7 @@ class Loop:
         self._drawn = self.position.samples
         if self.options.weigh is not None:
             batches = weighed(batches, self.options.weigh, length, window, self.parts.group)
-        for batch in batches:
+        for batch in _announced(batches):
             if window.is_last:
                 self.parts.precision.close_window()
                 window.begin(length())
@@ -219,9 +221,9 @@ class Loop:
             steps = (boundary.step - position.step, position.step, total_steps)
             boundary.report.begin(steps, lambda: self._drawn, self.options.work)
         if position.ended:
-            self.parts.say(f"The loop {self.name} ended at its step {position.step}: {position.ended}.")
+            say(f"The loop {self.name} ended at its step {position.step}: {position.ended}.")
         elif position.step:
-            self.parts.say(f"Resumed at step {boundary.step} of {boundary.step - position.step + total_steps}.")
+            say(f"Resumed at step {boundary.step} of {boundary.step - position.step + total_steps}.")
         return not is_done
 
     def _keep_global_batch(self, size: int) -> None:
@@ -229,7 +231,7 @@ class Loop:
         window, share = self.parts.window, self.loader.share
         before, window.size = window.size, share.accumulation_steps(size)
         if window.size != before:
-            self.parts.say(
+            say(
                 f"The global batch stays {size} samples: {share.world_size} rank(s) × {share.batch_size} sample(s) × "
                 f"{window.size} micro-batch(es)."
             )
@@ -240,6 +242,15 @@ class Loop:
         self.boundary.save()
         self.boundary.leave()
         trained_here().add((self.parts.directory, self.options.name))
+
+
+def _announced(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches; what takes long at the beginning says what it is."""
+    with phase("Reading the first batch"):
+        first = list(islice(batches, 1))
+    with phase("Taking the first step"):
+        yield from first
+    yield from batches
 
 
 class Epoch(int):

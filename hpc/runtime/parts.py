@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ class Parts:
         strategy: How ranks share a step.
         finite: Whether this rank's losses were.
         trackers: Where curves go.
-        say: Tells the user something, on rank 0.
     """
 
     config: Any
@@ -48,7 +47,6 @@ class Parts:
     strategy: Strategy
     finite: Finite
     trackers: Sequence[Tracker]
-    say: Callable[[str], None]
 
     @property
     def is_main(self) -> bool:

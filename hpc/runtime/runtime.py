@@ -33,6 +33,7 @@ from hpc.runtime.micro_batches import Weigh
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN
 from hpc.runtime.seeds import seed_everything
+from hpc.say import clear_of_bars, say, warn
 from hpc.stop.requests import stop_requests
 from hpc.strategy import Context, Strategy, choose
 from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
@@ -91,7 +92,6 @@ class Runtime:
             strategy=self.strategy,
             finite=self.finite,
             trackers=self.trackers,
-            say=self.print,
         )
         self._boundary: Boundary | None = None
         self._loaders: dict[str, Any] = {}
@@ -444,7 +444,11 @@ class Runtime:
     def print(self, *words: Any, **kwargs: Any) -> None:
         """Print on rank 0; takes what Python's print takes."""
         if self.is_main_process:
-            print(*words, **{"flush": True, **kwargs})
+            if kwargs:
+                with clear_of_bars():
+                    print(*words, **{"flush": True, **kwargs})
+            else:
+                say(" ".join(map(str, words)))
 
     def print_in_order(self, *words: Any) -> None:
         """Print every rank's words, rank after rank. Collective."""
@@ -514,10 +518,10 @@ class Runtime:
                 )
 
     def _tell_of_plain_loop(self) -> None:
-        if not self._has_told:
+        if not self._has_told and self.is_main_process:
             self._has_told = True
-            self.print(
-                "hpc: this loop trains outside of runtime.steps and runtime.epochs: nothing of it is saved, and a "
+            warn(
+                "this loop trains outside of runtime.steps and runtime.epochs: nothing of it is saved, and a "
                 "preempted job starts it anew; write `for batch in runtime.steps(loader, total=...)`, or call "
                 "runtime.resume() before it and runtime.end_step() after each step."
             )

@@ -87,7 +87,7 @@ class StopRequests:
                 self.cause = StopCause[signal.Signals(number).name]
             if number == signal.SIGTERM:
                 self.on_sigterm()
-            if number == signal.SIGINT:
+            if number == signal.SIGINT:  # written past Python's streams: the program may be ending just now
                 os.write(2, b"\nStopping after this step, with a save; Ctrl-C again stops at once.\n")
 
 
