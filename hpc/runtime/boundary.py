@@ -199,9 +199,10 @@ class Boundary:
             DivergedError: There is nothing worth saving; alike on all ranks.
         """
         problems = self.parts.group.all_gather(self._problem())
-        rank = next((rank for rank, problem in enumerate(problems) if problem), None)
-        if rank is not None:
-            self._diverged(problems[rank], rank)
+        found = [(step, rank) for rank, (step, problem) in enumerate(problems) if problem]
+        if found:
+            _, first = min(found)  # a loss that is NaN on one rank is NaN on all of them in the next step
+            self._diverged(problems[first][1], first)
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
             shared["metrics_bytes"] = self.report.metrics.size_bytes()
@@ -275,10 +276,10 @@ class Boundary:
         if self.report.metrics.not_finite is not None:
             self.parts.requests.ask(StopCause.DIVERGED)
 
-    def _problem(self) -> str:
-        """What is not finite on this rank; on rank 0, whose logged values are the run's, of those too."""
+    def _problem(self) -> tuple[int, str]:
+        """What is not finite on this rank, and since which step; on rank 0, whose logged values count, of those too."""
         logged = self.report.flush() if self.report is not None else ""
-        return self.parts.finite.problem() or logged
+        return self.parts.finite.found_step or self.step, self.parts.finite.problem() or logged
 
     def _diverged(self, problem: str, rank: int) -> None:
         where = f" on rank {rank}" if self.parts.group.world.world_size > 1 else ""

@@ -114,6 +114,8 @@ class Loop:
                 "loop with `continue`: multiply their loss by 0 instead."
             )
         position.samples = full
+        if position.epoch + 1 == self.options.total:
+            self.boundary.save()  # the evaluation that follows may take long
 
     def settle(self) -> None:
         """Where the user has left the loop, or an epoch, with `break`: save as after a whole step. Collective.

@@ -402,6 +402,7 @@ class Runtime:
         Raises:
             ConfigurationError: The ranks' values do not go together; on every rank.
         """
+        self._settle()
         return gather(values, self.group)
 
     def gather_for_metrics(self, values: Any) -> Any:
