@@ -243,7 +243,7 @@ class Runtime:
     @property
     def journal(self) -> Journal:
         """What happened to this run."""
-        return Journal(self.directory)
+        return Journal(self.directory, f"{self.world.job}-{self.world.attempt}", self.world.rank)
 
     def _prepare_other(self, thing: Any) -> Any:
         if isinstance(thing, LRScheduler):

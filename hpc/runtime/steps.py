@@ -12,6 +12,7 @@ from hpc.config import plain
 from hpc.data.iterable import PreparedIterable
 from hpc.data.loader import PreparedLoader
 from hpc.errors import EXIT_CONTINUE, DivergedError
+from hpc.run.events import Diverged, Stopped
 from hpc.runtime.micro_batch_weights import Weigh, weighed
 from hpc.runtime.seeds import seed_rank
 from hpc.stop.agreement import Agreement
@@ -50,7 +51,7 @@ class Steps:
         self.samples = 0
         self.global_batch_size = loader.share.samples * runtime.window.size
         self.checkpoints = Checkpoints(
-            runtime.directory,
+            runtime.journal,
             runtime.settings.checkpoint,
             runtime.group,
             runtime.state,
@@ -134,7 +135,7 @@ class Steps:
             self.checkpoints.raise_failure()
         saved = self.checkpoints.save_now(self._position())
         if self.runtime.is_main_process:
-            self.runtime.journal.write("stopped", step=self.step, cause=cause.name)
+            self.runtime.journal.write(Stopped(self.step, cause.name))
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
             where = f"run_dir={self.runtime.directory} goes on from there"
             print(f"Stopped at step {self.step} of {self.total} ({cause.name}) and {what}; {where}.", flush=True)
@@ -203,5 +204,5 @@ class Steps:
         """On rank 0, whose logged values are the run's: what is wrong with them."""
         found = self.report.flush() if self.report is not None else None
         if found is not None:
-            self.runtime.journal.write("diverged", step=self.step, reason=str(found))
+            self.runtime.journal.write(Diverged(self.step, str(found)))
         return found
