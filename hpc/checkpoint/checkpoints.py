@@ -21,6 +21,7 @@ from hpc.run.directory import RunDirectory
 from hpc.run.events import Committed, Resumed, SaveFailed
 from hpc.run.journal import Journal
 from hpc.run.lives import last_committed_step, lives
+from hpc.say import phase
 from hpc.stop.requests import StopCause, StopRequests
 
 PATIENCE_SECONDS = 1.0
@@ -85,7 +86,8 @@ class Checkpoints:
         committed = self.group.broadcast(self._take_over() if self._is_main else None)
         if isinstance(committed, HpcError):
             raise committed
-        found = load_latest(self.store, self.state, self.group, self.say)
+        with phase("Reading the newest checkpoint"):
+            found = load_latest(self.store, self.state, self.group, self.say)
         self._check_journal(found.checkpoint.step if found else None, committed)
         self.saved_step = found.checkpoint.step if found else 0
         self.schedule.begin(self.saved_step)
@@ -115,8 +117,9 @@ class Checkpoints:
         """
         self._land("continue")
         if position.step != self.saved_step and self._has_time():
-            self._start(position, time.monotonic())
-            self._land("stop")
+            with phase("Writing the last checkpoint of this life"):
+                self._start(position, time.monotonic())
+                self._land("stop")
         return self.saved_step
 
     def ask_to_stop_if_failed(self) -> None:

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
-from hpc.errors import HpcError
+from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
+from hpc.say import fail
 
 
 def main(arguments: list[str] | None = None, config_directory: str | Path = CONF_DIR) -> None:
@@ -29,9 +30,10 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
         for config in _composed(sys.argv[1:] if arguments is None else arguments, Path(config_directory).absolute()):
             _train(config)
     except HpcError as error:
-        _exit(str(error), error.exit_code)
+        _exit(error)
     except (HydraException, OmegaConfBaseException) as error:
-        _exit(sentence(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error), 78)
+        told = sentence(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
+        _exit(ConfigurationError(told), error)
 
 
 def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
@@ -56,6 +58,8 @@ def _train(config: DictConfig) -> None:
     run_here(freeze_point(directory, ".", config).config)
 
 
-def _exit(text: str, code: int) -> None:
-    print(f"hpc: {text}", file=sys.stderr)
-    raise SystemExit(code)
+def _exit(error: HpcError, cause: Exception | None = None) -> None:
+    """Say what is wrong and end; HPC_TRACEBACK=1 shows the cause as well, which is Hydra's or OmegaConf's own error."""
+    error.__cause__ = error.__cause__ or cause
+    fail(error)
+    raise SystemExit(error.exit_code)

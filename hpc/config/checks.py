@@ -30,6 +30,7 @@ CHOICES: dict[str, tuple[str | int | bool | None, ...]] = {
     "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
 }
 ONLY_OF = {
+    "find_unused_parameters": "ddp",
     "shard_size": "fsdp",
     "reshard_after_forward": "fsdp",
     "cpu_offload": "fsdp",

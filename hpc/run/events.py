@@ -84,7 +84,7 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class EndedEarly(Event):
-    """The training function had enough at this step, because of `reason`; the run is not to be continued."""
+    """A loop ended after this step because its training function asked for it; what comes behind the loop went on."""
 
     step: int
     reason: str

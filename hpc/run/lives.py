@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.run.events import Closed, Committed, EndedEarly, Event, Failed, Finished, Resumed, Started, Stopped, Verified
+from hpc.run.events import Closed, Committed, Event, Failed, Finished, Resumed, Started, Stopped, Verified
 
 SECONDS_PER_HOUR = 3600.0
 PRIOR_HOURS = 24.0
 """Where nothing is known, one failure a day: hardware of a few nodes fails less often, and preemption adds to it."""
-LEFT_WELL = (Stopped, EndedEarly, Closed, Finished)
+LEFT_WELL = (Stopped, Closed, Finished)
 """A life that ends with one of these has saved what it had."""
 
 

@@ -10,6 +10,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import SlurmError, SubmissionError
 from hpc.run.points import Sweep
+from hpc.say import say
 from hpc.slurm import client
 from hpc.submit.fit import check_fits
 from hpc.submit.payload import run_point
@@ -90,7 +91,7 @@ def _announce(sweep: Sweep, plans: list[Plan], sent: list[str]) -> None:
     for job_id, plan in zip(sent, plans, strict=True):
         count = len(plan.points)
         shape = f"{plan.hardware.name}: {plan.hardware.nodes} node(s) × {plan.hardware.tasks_per_node or 1} task(s)"
-        print(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
-    print(f"Directory: {sweep.directory}")
-    print(f"Follow:    squeue --jobs {','.join(sent)}")
-    print(f"           tail -F {sweep.directory}/submitit/{sent[0]}*_0_log.out")
+        say(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
+    say(f"Directory: {sweep.directory}")
+    say(f"Follow:    squeue --jobs {','.join(sent)}")
+    say(f"           tail -F {sweep.directory}/submitit/{sent[0]}*_0_log.out")

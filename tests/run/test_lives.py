@@ -55,7 +55,7 @@ def nothing(began: float) -> list[Event]:
         (life(0, 6, Committed(1)), 30.0),
         ([*life(0, 6, Committed(1)), *life(90_000, 0, Resumed(1))], 15.0),
         ([*life(0, 6, Stopped(1, "SIGTERM")), *life(90_000, 0, Resumed(1))], 30.0),
-        ([*life(0, 6, EndedEarly(1, "enough")), *life(90_000, 0, Resumed(1))], 30.0),
+        ([*life(0, 6, EndedEarly(1, "enough")), *life(90_000, 0, Resumed(1))], 15.0),
         ([*life(0, 6, Closed()), *life(90_000, 0, Resumed(1))], 30.0),
         ([*life(0, 6, Committed(1)), *life(90_000, 6, Committed(2)), *life(200_000, 0, Resumed(2))], 12.0),
         ([*life(0, 1, Committed(1)), *nothing(20 * DAY)], 12.5),
