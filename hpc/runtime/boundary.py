@@ -199,7 +199,7 @@ class Boundary:
         Raises:
             DivergedError: There is nothing worth saving; alike on all ranks.
         """
-        problems = self.parts.group.collect(self._problem())
+        problems = self.parts.group.all_gather(self._problem())
         rank = next((rank for rank, problem in enumerate(problems) if problem), None)
         if rank is not None:
             self._diverged(problems[rank], rank)
@@ -229,7 +229,7 @@ class Boundary:
     def _end_early(self) -> None:
         """The user's own early stop, agreed by all ranks."""
         self.agreement.finish()
-        reasons = self.parts.group.collect(self.early_reason)
+        reasons = self.parts.group.all_gather(self.early_reason)
         self.early_reason = next(reason for reason in reasons if reason)
         if self.parts.is_main:
             self.parts.journal.write(EndedEarly(self.step, self.early_reason))

@@ -77,6 +77,7 @@ class Loop:
     def epochs(self, loader: PreparedLoader) -> Iterator[Epoch]:
         """Epochs until `total` of them are done."""
         position = self._enter()
+        loader.check(self.boundary.positions.of_ranks(self.options.name))
         is_over = position.epoch * loader.samples_per_epoch + position.samples >= (
             self.options.total * loader.samples_per_epoch
         )
