@@ -10,6 +10,7 @@ from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
 from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
+from hpc.run.events import Diverged, EndedEarly, Stopped
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions
 from hpc.runtime.seeds import seed_rank
@@ -64,7 +65,7 @@ class Boundary:
         self.entered: set[str] = set()
         self.report: Report | None = None
         self.checkpoints = Checkpoints(
-            parts.directory, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
+            parts.journal, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
         )
         self.agreement = Agreement(parts.requests, parts.group.side)
         self.profiler = ProfilerWindow(
@@ -232,7 +233,7 @@ class Boundary:
         reasons = self.parts.group.all_gather(self.early_reason)
         self.early_reason = next(reason for reason in reasons if reason)
         if self.parts.is_main:
-            self.checkpoints.journal.write("ended_early", step=self.step, reason=self.early_reason)
+            self.parts.journal.write(EndedEarly(self.step, self.early_reason))
             say(f"Ended at step {self.step}: {self.early_reason}.")
 
     def _stop(self, cause: StopCause) -> None:
@@ -241,7 +242,7 @@ class Boundary:
             self.checkpoints.raise_failure()
         saved = self.checkpoints.save_now(self.position())
         if self.parts.is_main:
-            self.checkpoints.journal.write("stopped", step=self.step, cause=cause.name)
+            self.parts.journal.write(Stopped(self.step, cause.name))
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
             of = f" of {self._shown_total()}" if self.loop is not None else ""
             where = f"run_dir={self.parts.directory} goes on from there"
@@ -288,6 +289,6 @@ class Boundary:
             "rate or clip gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
         )
         if self.parts.is_main:
-            self.checkpoints.journal.write("diverged", step=self.step, reason=str(error))
+            self.parts.journal.write(Diverged(self.step, str(error)))
         self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
         raise error

@@ -83,6 +83,7 @@ class Runtime:
             config=config,
             settings=self.settings,
             directory=self.directory,
+            journal=self.journal,
             group=self.group,
             requests=self.requests,
             precision=self.precision,
@@ -469,7 +470,7 @@ class Runtime:
     @property
     def journal(self) -> Journal:
         """What happened to this run."""
-        return Journal(self.directory)
+        return Journal(self.directory, f"{self.world.job}-{self.world.attempt}", self.world.rank)
 
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
