@@ -252,7 +252,8 @@ def _announced(batches: Iterator[Any]) -> Iterator[Any]:
     with phase("Reading the first batch"):
         first = list(islice(batches, 1))
     with phase("Taking the first step"):
-        yield from first
+        while first:
+            yield first.pop()  # not kept: a batch may be large, and training long
     yield from batches
 
 
