@@ -37,12 +37,15 @@ class Position:
         shared: What else all ranks have in common.
         own: What this rank alone knows: where its loader is.
         metrics: The newest logged values.
+        doubt: Asked while this is committed, in the thread that saves: what was not finite on this rank, in words as
+            "the loss of step 7"; "" when all was.
     """
 
     step: int
     shared: dict[str, Any]
     own: Any
     metrics: dict[str, float]
+    doubt: Callable[[], str] = lambda: ""
 
 
 class Checkpoints:
@@ -126,7 +129,7 @@ class Checkpoints:
         """At a step boundary: have all ranks stop at the same one when a save behind training has failed."""
         if not self.saver.has_failed():
             return
-        if self.options.on_error == "stop":
+        if self.options.on_error == "stop" or self.saver.has_failed(for_good=True):
             self.requests.ask(StopCause.SAVE_FAILED)
         else:
             self._land("continue")
@@ -153,7 +156,7 @@ class Checkpoints:
 
     def _start(self, position: Position, began: float) -> None:
         state, rank = self.state, self.group.world.rank
-        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own)
+        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own, position.doubt)
         if self._is_behind_training():
             contents = self.staging.hold(contents)
             self.saver.start(contents, began)
