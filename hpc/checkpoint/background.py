@@ -16,6 +16,7 @@ import torch
 
 from hpc.checkpoint.save import Group, Snapshot, commit
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
+from hpc.errors import SaveError
 
 
 class Staging:
@@ -125,5 +126,8 @@ class BackgroundSaver:
             outcome = error
         flight.durable_seconds = time.monotonic() - began
         flight.blocked_seconds = flight.blocked_seconds or flight.durable_seconds
-        self.report(replace(flight, outcome=outcome))
+        try:
+            self.report(replace(flight, outcome=outcome))
+        except SaveError as error:  # the journal cannot be written: this save is not one to go on from
+            outcome = error
         flight.outcome = outcome

@@ -69,7 +69,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
     if isinstance(manifest, str):
         return [manifest]
     reading = _Reading(checkpoint.directory, manifest, group)
-    outcomes = group.collect(reading.read(state))
+    outcomes = group.all_gather(reading.read(state))
     for error in (each for each in outcomes if isinstance(each, LoadError)):
         raise error
     problems = sorted({problem for each in outcomes for problem in each})

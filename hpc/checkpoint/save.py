@@ -42,7 +42,7 @@ class Group(Protocol):
         """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
         ...
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank. Collective."""
         ...
 
@@ -182,7 +182,7 @@ def _save(content: Any, writer: HashingWriter) -> None:
 
 def _save_engines(directory: Path, engines: Mapping[str, SavesItself], group: Group) -> list[Written | SaveError]:
     """Let engines write into directories of their own; their files are divided among the ranks for reading."""
-    saved = group.collect(_outcome(lambda: _call_engines(directory, engines)))
+    saved = group.all_gather(_outcome(lambda: _call_engines(directory, engines)))
     problem = next((each for each in saved if isinstance(each, SaveError)), None)
     names = group.broadcast(_files_of(directory, engines)) if problem is None else []
     rank, size = group.world.rank, group.world.world_size

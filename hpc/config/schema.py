@@ -78,7 +78,7 @@ class StrategyOptions:
     min_block_parameters: int | None = None
     """Blocks are the innermost modules of at least so many parameters, instead of classes."""
     find_unused_parameters: bool = False
-    """ddp: look for parameters that a step does not use, as with branches taken in turn; costs a walk over the graph."""
+    """ddp: look for parameters that a step does not use, as with branches in turn; costs a walk over the graph."""
     shard_size: int | None = None
     """fsdp: ranks that share one copy of the model; more ranks than these hold further copies. None: all ranks."""
     reshard_after_forward: bool = True

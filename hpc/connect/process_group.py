@@ -45,7 +45,7 @@ class ProcessGroup:
         distributed.broadcast_object_list(box, src=0, group=self.side)
         return box[0]
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank. Collective."""
         if self.side is None:
             return [value]
@@ -134,7 +134,7 @@ def take_place(group: ProcessGroup, place: Place) -> None:
     Raises:
         WorldError: Two ranks of a host share a GPU.
     """
-    places = group.collect(place)
+    places = group.all_gather(place)
     check_devices(places)
     threads = thread_count(place, places, group.world, os.environ)
     if threads is not None:

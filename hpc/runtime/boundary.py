@@ -10,6 +10,7 @@ from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
 from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
+from hpc.run.events import Diverged, EndedEarly, Stopped
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions
 from hpc.runtime.seeds import seed_rank
@@ -64,7 +65,7 @@ class Boundary:
         self.entered: set[str] = set()
         self.report: Report | None = None
         self.checkpoints = Checkpoints(
-            parts.directory, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
+            parts.journal, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
         )
         self.agreement = Agreement(parts.requests, parts.group.side)
         self.profiler = ProfilerWindow(
@@ -198,10 +199,11 @@ class Boundary:
         Raises:
             DivergedError: There is nothing worth saving; alike on all ranks.
         """
-        problems = self.parts.group.collect(self._problem())
-        rank = next((rank for rank, problem in enumerate(problems) if problem), None)
-        if rank is not None:
-            self._diverged(problems[rank], rank)
+        problems = self.parts.group.all_gather(self._problem())
+        found = [(step, rank) for rank, (step, problem) in enumerate(problems) if problem]
+        if found:
+            _, first = min(found)  # a loss that is NaN on one rank is NaN on all of them in the next step
+            self._diverged(problems[first][1], first)
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
             shared["metrics_bytes"] = self.report.metrics.size_bytes()
@@ -228,10 +230,10 @@ class Boundary:
     def _end_early(self) -> None:
         """The user's own early stop, agreed by all ranks."""
         self.agreement.finish()
-        reasons = self.parts.group.collect(self.early_reason)
+        reasons = self.parts.group.all_gather(self.early_reason)
         self.early_reason = next(reason for reason in reasons if reason)
         if self.parts.is_main:
-            self.checkpoints.journal.write("ended_early", step=self.step, reason=self.early_reason)
+            self.parts.journal.write(EndedEarly(self.step, self.early_reason))
             say(f"Ended at step {self.step}: {self.early_reason}.")
 
     def _stop(self, cause: StopCause) -> None:
@@ -240,7 +242,7 @@ class Boundary:
             self.checkpoints.raise_failure()
         saved = self.checkpoints.save_now(self.position())
         if self.parts.is_main:
-            self.checkpoints.journal.write("stopped", step=self.step, cause=cause.name)
+            self.parts.journal.write(Stopped(self.step, cause.name))
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
             of = f" of {self._shown_total()}" if self.loop is not None else ""
             where = f"run_dir={self.parts.directory} goes on from there"
@@ -275,10 +277,10 @@ class Boundary:
         if self.report.metrics.not_finite is not None:
             self.parts.requests.ask(StopCause.DIVERGED)
 
-    def _problem(self) -> str:
-        """What is not finite on this rank; on rank 0, whose logged values are the run's, of those too."""
+    def _problem(self) -> tuple[int, str]:
+        """What is not finite on this rank, and since which step; on rank 0, whose logged values count, of those too."""
         logged = self.report.flush() if self.report is not None else ""
-        return self.parts.finite.problem() or logged
+        return self.parts.finite.found_step or self.step, self.parts.finite.problem() or logged
 
     def _diverged(self, problem: str, rank: int) -> None:
         where = f" on rank {rank}" if self.parts.group.world.world_size > 1 else ""
@@ -287,6 +289,6 @@ class Boundary:
             "rate or clip gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
         )
         if self.parts.is_main:
-            self.checkpoints.journal.write("diverged", step=self.step, reason=str(error))
+            self.parts.journal.write(Diverged(self.step, str(error)))
         self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
         raise error

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import distributed
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -19,9 +18,9 @@ from torch.utils.data import DataLoader
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
 from hpc.connect.process_group import open_process_group
+from hpc.data.gather import gather, gather_for_metrics
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
-from hpc.data.nest import map_tensors
 from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError
 from hpc.run.journal import Journal
@@ -84,6 +83,7 @@ class Runtime:
             config=config,
             settings=self.settings,
             directory=self.directory,
+            journal=self.journal,
             group=self.group,
             requests=self.requests,
             precision=self.precision,
@@ -394,29 +394,32 @@ class Runtime:
         return self.precision.autocast()
 
     def gather(self, values: Any) -> Any:
-        """Every rank's tensors, joined along the first dimension; a scalar becomes shape [world size]. Collective.
+        """Every rank's values, in the order of ranks; see `hpc.data.gather.gather`. Collective.
 
         Args:
-            values: A tensor, or mappings and sequences of tensors; of one shape on all ranks.
+            values: Tensors and arrays, which are joined along dimension 0 (a scalar becomes shape [world size]), or
+                anything else, which becomes the list of every rank's; in mappings, sequences and data classes.
+
+        Raises:
+            ConfigurationError: The ranks' values do not go together; on every rank.
         """
-        return map_tensors(self._gather_one, values)
+        self._settle()
+        return gather(values, self.group)
 
     def gather_for_metrics(self, values: Any) -> Any:
-        """Every sample's rows, each sample once, in the order of the data set. Collective.
+        """Every sample's rows, each sample once, in the order of the pass. Collective.
 
         Inside a pass over a prepared loader, what ranks computed for repeated samples is left out; elsewhere, `gather`.
 
         Args:
-            values: A tensor, or mappings and sequences of tensors, with rows for each sample of the batch.
+            values: As for `gather`, with rows for each sample of the batch; a list or tuple that holds no tensor has
+                an entry for each, and is joined.
 
         Raises:
-            ConfigurationError: A tensor has no row for each sample.
+            ConfigurationError: A value has no row for each sample, or the ranks' do not go together.
         """
         self._settle()
-        rows = self.current_rows.rows
-        if rows is None:
-            return self.gather(values)
-        return map_tensors(lambda value: rows.gather(value, self._gather_one), values)
+        return gather_for_metrics(values, self.group, self.current_rows.rows)
 
     def log(self, values: Mapping[str, Any] | None = None, step: int | None = None, **named: Any) -> None:
         """Note values of the step that is being taken; between two steps and after the last, of the one before.
@@ -452,7 +455,7 @@ class Runtime:
 
     def print_in_order(self, *words: Any) -> None:
         """Print every rank's words, rank after rank. Collective."""
-        for line in self.group.collect(" ".join(map(str, words))):
+        for line in self.group.all_gather(" ".join(map(str, words))):
             self.print(line)
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -467,7 +470,7 @@ class Runtime:
     @property
     def journal(self) -> Journal:
         """What happened to this run."""
-        return Journal(self.directory)
+        return Journal(self.directory, f"{self.world.job}-{self.world.attempt}", self.world.rank)
 
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
@@ -537,14 +540,6 @@ class Runtime:
         raise ConfigurationError(
             f"prepare takes modules, optimizers, schedulers and DataLoaders, but got a {type(thing).__name__}."
         )
-
-    def _gather_one(self, value: torch.Tensor) -> torch.Tensor:
-        value = value.detach().reshape(1) if value.dim() == 0 else value.detach()
-        if self.world.world_size == 1:
-            return value
-        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world.world_size)]
-        distributed.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
 
 
 class _Closing:

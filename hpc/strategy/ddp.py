@@ -81,7 +81,7 @@ class Following(DistributedDataParallel):
         if self._which_are_trained() != self._trained:
             self._wire_anew()
         try:
-            return super().forward(*inputs, **kwargs)
+            return super().forward(*inputs, **kwargs)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not str(error).startswith(UNUSED):
                 raise

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from hpc.config import Settings, settings_of
-from hpc.errors import ConfigurationError, HpcError, NoProgressError
-from hpc.files import replace_text
+from hpc.errors import ConfigurationError, HpcError, NoProgressError, SaveError
+from hpc.run.directory import RunDirectory
+from hpc.run.events import Failed, Finished, Started
 from hpc.run.journal import Journal
+from hpc.run.lives import lives, lives_without_progress
 from hpc.run.points import Point, Sweep, load_sweep
+from hpc.run.result import kept, read_result, write_result
 from hpc.slurm.deadline import allocation_end
 from hpc.stop.requests import stop_requests
 from hpc.world import Explanation, World, explain_world
 from hpc.world.resolve import AUTO, SWITCH
-
-FINISHED_FILE = "finished.json"
 
 
 def run(sweep_directory: str, point: str) -> None:
@@ -86,11 +87,10 @@ def live(config: Mapping[str, Any], world: World) -> Any:
     """
     settings = settings_of(dict(config))
     directory = Path(settings.run_dir)
-    finished = directory / FINISHED_FILE
-    if finished.exists():
-        value = json.loads(finished.read_text())["value"]
-        _say(world, f"{directory} is finished: it returned {value}; choose another run_dir to train again.")
-        return value
+    result = read_result(directory)
+    if result is not None:
+        _say(world, f"{directory} is finished: it returned {result.value}; choose another run_dir to train again.")
+        return result.value
     _begin(directory, settings, world)
     value = training_function(settings.experiment.target)(_as_config(config))
     _end(directory, world, value)
@@ -179,16 +179,17 @@ def _freeze(config: dict[str, Any]) -> dict[str, Any]:
 
 def _guarded(directory: Path, world: World, body: Callable[[], Any]) -> int:
     """Run one life and say how it ended; the first rank that fails writes down why, for all of them."""
-    record = directory / "failures" / f"{_life(world)}.txt"
+    record = RunDirectory(directory).failure(_life(world))
     stop_requests().on_sigterm = lambda: _leave_behind(record)
+    journal = Journal(directory, _life(world), world.rank)
     try:
         body()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except HpcError as error:
-        return _failed(record, world, f"hpc: {error}", error.exit_code)
+        return _failed(record, journal, world, f"hpc: {error}", error.exit_code)
     except BaseException:  # whatever it is, the job's exit code must say so
-        return _failed(record, world, traceback.format_exc(), 1)
+        return _failed(record, journal, world, traceback.format_exc(), 1)
     return 0
 
 
@@ -199,15 +200,15 @@ def _life(world: World) -> str:
     return f"{local or slurm or process}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
-def _failed(record: Path, world: World, text: str, code: int) -> int:
+def _failed(record: Path, journal: Journal, world: World, text: str, code: int) -> int:
     """The first to fail is the cause; what follows on other ranks is its echo."""
     print(text, file=sys.stderr, flush=True)
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         with record.open("x") as file:
             file.write(f"hpc: rank {world.rank} of {world.world_size} on {os.uname().nodename} failed first:\n{text}")
-        Journal(record.parent.parent).write("failed", rank=world.rank, code=code)
-    except OSError:  # somebody was first, or the disk is gone: the exit code remains
+        journal.write(Failed(world.rank, code, text.strip().splitlines()[-1]))
+    except (OSError, SaveError):  # somebody was first, or the disk is gone: the exit code remains
         pass
     return code
 
@@ -237,16 +238,14 @@ def _begin(directory: Path, settings: Settings, world: World) -> None:
 
 
 def _count_lives(directory: Path, settings: Settings, world: World) -> None:
-    journal = Journal(directory)
-    lives, most = journal.lives_without_progress(), settings.runtime.max_lives_without_progress
-    if lives >= most:
+    journal, most = Journal(directory, _life(world)), settings.runtime.max_lives_without_progress
+    count = len(lives_without_progress(lives(journal.events())))
+    if count >= most:
         raise NoProgressError(
-            f"runtime.max_lives_without_progress is {most}, and {directory} has had {lives} lives without a new "
-            "checkpoint: look at its journal.jsonl and failures/, then raise the limit to go on."
+            f"runtime.max_lives_without_progress is {most}, and {directory} has had {count} lives without a new "
+            "checkpoint: look at its journal/ and failures/, then raise the limit to go on."
         )
-    journal.write(
-        "started", job=_life(world), source=world.source, world_size=world.world_size, hosts=list(world.hosts)
-    )
+    journal.write(Started(world.source, world.world_size, world.hosts))
 
 
 def _end(directory: Path, world: World, value: Any) -> None:
@@ -256,18 +255,26 @@ def _end(directory: Path, world: World, value: Any) -> None:
         meet()
         close_process_group()
     if world.rank == 0:
-        number = value if isinstance(value, (int, float, str, bool)) else None
-        replace_text(directory / FINISHED_FILE, json.dumps({"value": number}) + "\n")
-        Journal(directory).write("finished", value=number)
+        result = _kept(value)
+        write_result(directory, result)
+        Journal(directory, _life(world)).write(Finished(result))
         print(f"Finished. Checkpoints, metrics and logs: {directory}", flush=True)
+
+
+def _kept(value: Any) -> Any:
+    try:
+        return kept(value)
+    except TypeError as error:
+        print(f"hpc: The training function returned a {type(value).__name__}, which is not kept: {error}.")
+        return None
 
 
 def _log_to_files(directory: Path, world: World) -> None:
     """Everything logged, to a file per rank; to the screen from rank 0, and errors from any."""
-    logs = directory / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    log = RunDirectory(directory).log(world.rank)
+    log.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("submitit").propagate = False  # it has a handler of its own, on every rank's output
-    file = logging.FileHandler(logs / f"rank_{world.rank}.log")
+    file = logging.FileHandler(log)
     screen = logging.StreamHandler()
     screen.setLevel(logging.INFO if world.rank == 0 else logging.ERROR)
     logging.basicConfig(
