@@ -66,7 +66,7 @@ class Snapshot:
         parameters: Which parts are parameters of models.
         surveys: What those parameters were like that other ranks write.
         settings: What all ranks must have alike besides, by name.
-        doubt: Says what was not finite on this rank; "" when all was.
+        doubt: Says since which step something was not finite on this rank, and what; "" when all was.
         problem: Why this rank has nothing to save; it is an error of all ranks then.
     """
 
@@ -82,7 +82,7 @@ class Snapshot:
     parameters: frozenset[str] = frozenset()
     surveys: tuple[Survey, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
-    doubt: Callable[[], str] = lambda: ""
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
     problem: HpcError | None = None
 
 
@@ -93,7 +93,7 @@ def snapshot(
     extra: Mapping[str, Any],
     metrics: Mapping[str, float],
     position: Any = None,
-    doubt: Callable[[], str] = lambda: "",
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, ""),
 ) -> Snapshot:
     """What this rank would save now; tensors share memory with what is trained. Never raises an HpcError.
 
