@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader
 from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import ConfigurationError, DivergedError
-from hpc.run.journal import Journal
+from hpc.run.events import EndedEarly
 from hpc.stop.requests import StopCause, stop_requests
 from tests.conftest import ROOT, clean_environment
 from tests.programs.jobs import Points
 from tests.runtime.test_runtime import config, metrics
+from tests.support.events import told
 from tests.support.process_state import in_another_process
 
 
@@ -118,8 +119,8 @@ def test_an_exception_in_the_loop_saves_nothing(tmp_path: Path) -> None:
 def test_stop_ends_the_loop_after_its_step_and_for_later_lives_too(tmp_path: Path) -> None:
     train(config(tmp_path), 20, lambda runtime: runtime.stop("no progress") if runtime.step == 7 else None)
     assert saved(tmp_path) == 7
-    (event,) = [each for each in Journal(tmp_path).events() if each["event"] == "ended_early"]
-    assert (event["step"], event["reason"]) == (7, "no progress")
+    (event,) = told(tmp_path, EndedEarly)
+    assert (event.step, event.reason) == (7, "no progress")
     in_another_process()
     seen: list[int] = []
     train(config(tmp_path), 20, lambda runtime: seen.append(runtime.step))
