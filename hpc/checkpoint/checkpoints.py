@@ -83,12 +83,14 @@ class Checkpoints:
         """Take over the run directory and load the newest good checkpoint; returns its trainer state. Collective.
 
         Raises:
+            ConfigurationError: Something was prepared or registered that no checkpoint can hold.
             LoadError: Checkpoints were committed and none of them can be trusted, or they are of something else.
             SaveError: The directory cannot be written.
         """
         committed = self.group.broadcast(self._take_over() if self._is_main else None)
         if isinstance(committed, HpcError):
             raise committed
+        self._check_state()
         with phase("Reading the newest checkpoint"):
             found = load_latest(self.store, self.state, self.group, self.say)
         self._check_journal(found.checkpoint.step if found else None, committed)
@@ -212,6 +214,17 @@ class Checkpoints:
             return last_committed_step(lives(self.journal.events()))
         except HpcError as error:
             return error
+
+    def _check_state(self) -> None:
+        """Refuse at the start what the first save would refuse, on all ranks alike."""
+        problem: HpcError | None = None
+        try:
+            self.state.contents({})
+        except HpcError as error:
+            problem = error
+        for found in self.group.all_gather(problem):
+            if found is not None:
+                raise found
 
     def _check_journal(self, step: int | None, committed: int | None) -> None:
         """Never start anew where there was something to go on from."""

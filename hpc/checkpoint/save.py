@@ -242,8 +242,10 @@ def read_trainer(file: IO[bytes]) -> dict[str, Any]:
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many words for it
-        raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error
+    except Exception as error:  # torch has many words for it, and the reason is not in the first of them
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        telling = [line for line in lines if "WeightsUnpickler error" in line]
+        raise ValueError(next(iter(telling or lines), type(error).__name__).rstrip(".")) from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
     return content
