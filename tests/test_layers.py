@@ -19,7 +19,8 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
-    ("config", "world", "slurm", "run"),
+    ("config", "world", "slurm"),
+    ("run",),
     ("stop", "submit"),
     ("launch", "connect"),
     ("checkpoint",),

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Settings, settings_of
+from hpc.config import Settings
 from hpc.errors import ConfigurationError, HpcError, NoProgressError
 from hpc.files import replace_text
 from hpc.run.journal import Journal
 from hpc.run.points import Point, Sweep, load_sweep
 from hpc.slurm.deadline import allocation_end
 from hpc.stop.requests import stop_requests
+from hpc.task import hydra_config
 from hpc.world import Explanation, World, explain_world
 from hpc.world.resolve import AUTO, SWITCH
 
@@ -30,37 +31,37 @@ def run(sweep_directory: str, point: str) -> None:
     _prepare_process()
     try:
         sweep = load_sweep(Path(sweep_directory))
-        config = sweep.point(point).config
-        settings = settings_of(config)
+        frozen = sweep.point(point)
+        settings = frozen.settings
         world = _explained_world(settings).world
         check_world(settings, world, in_job=True)
     except HpcError as error:
         print(f"hpc: {error}", file=sys.stderr)
         _leave(error.exit_code)
-    _leave(_guarded(sweep.point_directory(point), world, lambda: live(config, world)))
+    _leave(_guarded(sweep.point_directory(point), world, lambda: live(frozen, world)))
 
 
-def run_here(config: dict[str, Any]) -> None:
+def run_here(point: Point) -> None:
     """Train in this process, as the rank the environment says it is.
 
     Args:
-        config: Resolved; its run_dir becomes the point.
+        point: The whole run; its run_dir becomes the point's directory.
 
     Raises:
         ConfigurationError: This is not the place for it, or the run directory belongs to another config.
         SystemExit: With the code of the run, unless it finished.
     """
     _prepare_process()
-    settings = settings_of(config)
+    settings = point.settings
     explanation = _explained_world(settings)
     world = explanation.world
     check_world(settings, world, in_job="SLURM_JOB_ID" in os.environ)
     if world.rank == 0:
         for warning in explanation.warnings:
             print(f"hpc: {warning}", file=sys.stderr)
-    config = agree_on_config(config, settings, world)
-    directory = Path(config["run_dir"])
-    _leave(_guarded(directory, world, lambda: live(config, world)))
+    training_function(settings.experiment.target)  # what cannot be trained is refused before anything is written
+    agreed = agree_on_point(point, world)
+    _leave(_guarded(Path(agreed.settings.run_dir), world, lambda: live(agreed, world)))
 
 
 def _prepare_process() -> None:
@@ -78,13 +79,13 @@ def _explained_world(settings: Settings) -> Explanation:
     return explanation
 
 
-def live(config: Mapping[str, Any], world: World) -> Any:
+def live(point: Point, world: World) -> Any:
     """One life: call the training function, and mark the point finished when every rank has returned.
 
     Returns:
         What the training function returned, now or in an earlier life.
     """
-    settings = settings_of(dict(config))
+    settings = point.settings
     directory = Path(settings.run_dir)
     finished = directory / FINISHED_FILE
     if finished.exists():
@@ -92,7 +93,8 @@ def live(config: Mapping[str, Any], world: World) -> Any:
         _say(world, f"{directory} is finished: it returned {value}; choose another run_dir to train again.")
         return value
     _begin(directory, settings, world)
-    value = training_function(settings.experiment.target)(_as_config(config))
+    hydra_config.restore(point.hydra)
+    value = training_function(settings.experiment.target)(_as_config(point.config))
     _end(directory, world, value)
     return value
 
@@ -118,27 +120,26 @@ def check_world(settings: Settings, world: World, in_job: bool) -> None:
         )
 
 
-def agree_on_config(config: dict[str, Any], settings: Settings, world: World) -> dict[str, Any]:
-    """Rank 0's config for all ranks, frozen in its run directory.
+def agree_on_point(point: Point, world: World) -> Point:
+    """Rank 0's point for all ranks, frozen in its run directory.
 
     Raises:
         ConfigurationError: The run directory belongs to another config, or cannot be written; on every rank.
     """
     if world.world_size == 1:
-        return _freeze(config)
+        return _freeze(point)
     from hpc.connect.process_group import (
         world_store,
     )  # deferred: it imports torch, and this is a login node's module
 
-    options = settings.runtime
+    options = point.settings.runtime
     store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.rank == 0:
-        store.set("hpc/config", json.dumps(_freeze_or_explain(config)))
+        store.set("hpc/config", _freeze_or_explain(point))
     answer = json.loads(store.get("hpc/config"))
     if "error" in answer:
         raise ConfigurationError(answer["error"])
-    agreed: dict[str, Any] = answer["config"]
-    return agreed
+    return Point.of_line(answer["point"])
 
 
 def training_function(target: str) -> Callable[[Any], Any]:
@@ -163,18 +164,16 @@ def training_function(target: str) -> Callable[[Any], Any]:
     return result
 
 
-def _freeze_or_explain(config: dict[str, Any]) -> dict[str, Any]:
+def _freeze_or_explain(point: Point) -> str:
     try:
-        return {"config": _freeze(config)}
-    except ConfigurationError as error:
-        return {"error": str(error)}
+        return json.dumps({"point": _freeze(point).line()})
+    except HpcError as error:
+        return json.dumps({"error": str(error)})
 
 
-def _freeze(config: dict[str, Any]) -> dict[str, Any]:
-    directory = Path(config["run_dir"]).absolute()
-    frozen = {**config, "run_dir": str(directory)}
-    Sweep(directory, (Point(".", (), frozen),)).write_or_continue()
-    return frozen
+def _freeze(point: Point) -> Point:
+    Sweep(Path(point.settings.run_dir), (point,)).write_or_continue()
+    return point
 
 
 def _guarded(directory: Path, world: World, body: Callable[[], Any]) -> int:

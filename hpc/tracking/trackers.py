@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
-from hpc.run.points import leaves
+from hpc.config import leaves
 
 logger = logging.getLogger(__name__)
 IDS_FILE = "trackers.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,8 +19,8 @@ class HpcSweeper(BasicSweeper):
     once more than the launcher does. This one writes nothing: a refused sweep leaves no trace.
     """
 
-    def __init__(self) -> None:
-        super().__init__(max_batch_size=None)
+    def __init__(self, params: Mapping[str, str] | None = None) -> None:
+        super().__init__(max_batch_size=None, params=dict(params or {}))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """See Hydra's Sweeper; the launcher gets the same three."""
@@ -27,13 +28,17 @@ class HpcSweeper(BasicSweeper):
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every point of the product of `arguments`."""
-        (points,) = self.split_arguments(self.parser.parse_overrides(arguments), None)
+        """Launch every point of the product of hydra.sweeper.params and `arguments`; what is typed wins."""
+        overrides = self.parser.parse_overrides([*self._parse_config(), *arguments])
+        (points,) = self.split_arguments(overrides, None)
         if self.launcher is None:
             raise RuntimeError("Hydra calls setup before sweep.")
         return self.launcher.launch(points, initial_job_idx=0)
 
 
 ConfigStore.instance().store(
-    group="hydra/sweeper", name="hpc", node={"_target_": "hydra_plugins.hpc.sweeper.HpcSweeper"}, provider="hpc"
+    group="hydra/sweeper",
+    name="hpc",
+    node={"_target_": "hydra_plugins.hpc.sweeper.HpcSweeper", "params": None},
+    provider="hpc",
 )
