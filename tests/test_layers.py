@@ -19,6 +19,7 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
+    ("say",),
     ("config", "world", "slurm"),
     ("run",),
     ("stop", "submit"),
@@ -52,6 +53,7 @@ READS_ENVIRONMENT = {
     "hpc.task.entry",
     "hpc.task.notebook",
     "hpc.failpoints",
+    "hpc.say",
     "hpc.runtime.runtime",
     "hpc.tracking.trackers",
     "hpc.launch.notebook",

@@ -19,6 +19,7 @@ from hpc.config import CheckpointOptions
 from hpc.connect.process_group import ProcessGroup
 from hpc.errors import HpcError, LoadError, SaveError
 from hpc.run.journal import Journal
+from hpc.say import phase
 from hpc.stop.requests import StopCause, StopRequests
 
 PATIENCE_SECONDS = 1.0
@@ -83,7 +84,8 @@ class Checkpoints:
         error = self.group.broadcast(self._take_over() if self._is_main else None)
         if error is not None:
             raise error
-        found = load_latest(self.store, self.state, self.group, self.say)
+        with phase("Reading the newest checkpoint"):
+            found = load_latest(self.store, self.state, self.group, self.say)
         self._check_journal(found.checkpoint.step if found else None)
         self.saved_step = found.checkpoint.step if found else 0
         self.schedule.begin(self.saved_step)
@@ -113,8 +115,9 @@ class Checkpoints:
         """
         self._land("continue")
         if position.step != self.saved_step and self._has_time():
-            self._start(position, time.monotonic())
-            self._land("stop")
+            with phase("Writing the last checkpoint of this life"):
+                self._start(position, time.monotonic())
+                self._land("stop")
         return self.saved_step
 
     def ask_to_stop_if_failed(self) -> None:

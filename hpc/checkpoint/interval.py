@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SECONDS_PER_HOUR = 3600.0
+HOURS_PER_DAY = 24.0
 PRIOR_HOURS = 24.0
 """Where nothing is known, one failure a day: hardware of a few nodes fails less often, and preemption adds to it."""
 MIN_SECONDS = 60.0
@@ -19,7 +20,7 @@ def daly_seconds(save_seconds: float, seconds_between_failures: float) -> float:
     """The time between saves that loses least (J. T. Daly, 2006, eq. 37; its first term is Young's, 1974).
 
     Args:
-        save_seconds: How long a save keeps training.
+        save_seconds: How long a save blocks training.
         seconds_between_failures: On average.
     """
     if save_seconds >= 2 * seconds_between_failures:
@@ -46,19 +47,30 @@ def choose(blocked_seconds: float, durable_seconds: float, hours_between_failure
     """The best interval between a minute and four hours that leaves each save time to finish.
 
     Args:
-        blocked_seconds: How long a save keeps training.
+        blocked_seconds: How long a save blocks training.
         durable_seconds: How long until it is committed.
         hours_between_failures: On average.
-        source: Where that number comes from.
+        source: Where that number comes from, as the end of the sentence.
     """
     best = daly_seconds(blocked_seconds, hours_between_failures * SECONDS_PER_HOUR)
     seconds = min(MAX_SECONDS, max(MIN_SECONDS, DURABLE_MARGIN * durable_seconds, best))
-    limit = "" if seconds == best else f", kept between {MIN_SECONDS:.0f} s, or twice a save, and {MAX_SECONDS:.0f} s"
+    if seconds == DURABLE_MARGIN * durable_seconds:
+        return Choice(seconds, "twice as long as a save takes to be written")
     return Choice(
         seconds,
-        f"a save keeps training for {blocked_seconds:.2g} s and takes {durable_seconds:.2g} s, and a failure is "
-        f"expected every {hours_between_failures:.3g} h ({source}): Daly's optimum is {best:.0f} s{limit}",
+        f"a save blocks training for {_duration(blocked_seconds)}; "
+        f"about one failure {_rate(hours_between_failures)} is expected{source}",
     )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{max(1.0, seconds * 1000):.0f} ms"
+    return f"{seconds:.1f} s"
+
+
+def _rate(hours: float) -> str:
+    return "a day" if hours == HOURS_PER_DAY else f"every {hours:.1f} hours"
 
 
 def hours_between_failures(events: Iterable[dict[str, Any]]) -> float:

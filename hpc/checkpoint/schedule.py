@@ -58,16 +58,16 @@ class Schedule:
         """On rank 0: a save has ended; weigh what it cost."""
         if self.options.every_steps is not None or self.options.every_minutes is not None:
             return
-        hours, source = self.options.mean_hours_between_failures, "checkpoint.mean_hours_between_failures"
+        hours, source = self.options.mean_hours_between_failures, " by checkpoint.mean_hours_between_failures"
         if hours is None:
-            hours, source = hours_between_failures(self.journal.events()), "from this run's journal"
+            hours, source = hours_between_failures(self.journal.events()), ""
         chosen = choose(flight.blocked_seconds, flight.durable_seconds, hours, source)
         changed = abs(chosen.seconds - self._choice.seconds) > CHANGE * self._choice.seconds
         self._choice = chosen
         if changed or not self._reported:
             self.journal.write("interval", seconds=round(chosen.seconds, 1), reason=chosen.reason)
         if not self._reported:
-            self.report(f"Saving every {chosen.seconds:.0f} s: {chosen.reason}.")
+            self.report(f"Saving every {chosen.seconds:.0f} s ({chosen.reason}).")
             self._reported = True
 
     def _look(self, step: int) -> tuple[bool, int]:

@@ -14,6 +14,7 @@ from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
 from hpc.cli.columns import aligned
 from hpc.errors import HpcError, LoadError
 from hpc.run.journal import Journal
+from hpc.say import fail, warn
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -55,7 +56,7 @@ def export_command(context: click.Context, run: Path, file_format: str, output: 
 
     output = output or run / f"model.{file_format}"
     try:
-        newest = _store(run).latest(lambda problem: click.echo(problem, err=True))
+        newest = _store(run).latest(warn)
         if newest is None:
             raise LoadError(f"{run} must be a run directory with a good checkpoint, but has none.")
         size = export(newest, output.absolute(), file_format)
@@ -136,5 +137,5 @@ def _duration(seconds: float) -> str:
 
 
 def _fail(context: click.Context, error: HpcError) -> None:
-    click.echo(f"hpc: {error}", err=True)
+    fail(error)
     context.exit(error.exit_code)

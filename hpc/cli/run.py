@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from hpc.config import sentence
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
+from hpc.say import fail
 
 READERS = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
 """Packages whose errors say that a command line or a config cannot be read."""
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
         for config in _composed(sys.argv[1:] if arguments is None else arguments, Path(config_directory).absolute()):
             _train(config)
     except HpcError as error:
-        _exit(str(error), error.exit_code)
+        fail(error)
+        raise SystemExit(error.exit_code) from error
 
 
 def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
@@ -132,8 +134,3 @@ def _train(config: DictConfig) -> None:
             "launch.dry_run must be false without -m, but is true: add -m to print what would be sent."
         )
     run_here(point)
-
-
-def _exit(text: str, code: int) -> NoReturn:
-    print(f"hpc: {text}", file=sys.stderr)
-    raise SystemExit(code)

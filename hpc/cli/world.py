@@ -13,6 +13,7 @@ import click
 
 from hpc.cli.columns import aligned
 from hpc.errors import ConfigurationError, WorldError
+from hpc.say import fail
 from hpc.world import Explanation, World, explain_world
 from hpc.world.comparison import Answer, differing_variables, explain_differences
 from hpc.world.resolve import ABSENT
@@ -40,7 +41,7 @@ def world_command(context: click.Context, as_json: bool, compare: bool, files: t
     try:
         text = compare_answers(files) if compare else _explained(as_json)
     except ConfigurationError as error:
-        click.echo(str(error), err=True)
+        fail(error)
         context.exit(error.exit_code)
     click.echo(text)
 

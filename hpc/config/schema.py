@@ -14,7 +14,6 @@ from omegaconf import MISSING
 
 from hpc.config.limits import above, at_least, one_of, only_of, without
 
-
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -85,6 +84,8 @@ class StrategyOptions:
     """Class names of layers that are sharded, recomputed or compiled one by one; empty takes those in ModuleLists."""
     min_block_parameters: int | None = field(default=None, metadata=at_least(1))
     """Blocks are the innermost modules of at least so many parameters, instead of classes."""
+    find_unused_parameters: bool = field(default=False, metadata=only_of("ddp"))
+    """ddp: look for parameters that a step does not use, as with branches taken in turn; costs a walk over the graph."""
     shard_size: int | None = field(default=None, metadata=at_least(1) | only_of("fsdp"))
     """fsdp: ranks that share one copy of the model; more ranks than these hold further copies. None: all ranks."""
     reshard_after_forward: bool = field(default=True, metadata=only_of("fsdp"))

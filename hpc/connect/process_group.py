@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
@@ -18,6 +17,7 @@ from hpc.connect.device import choose_device
 from hpc.connect.interface import choose_interface
 from hpc.connect.place import Place, check_devices, cpu_advice, thread_count
 from hpc.connect.rendezvous import open_store
+from hpc.say import phase, warn
 from hpc.world import World
 
 
@@ -114,6 +114,11 @@ def open_process_group(world: World, options: RuntimeOptions, gpus_per_node: int
 
 
 def _open(world: World, options: RuntimeOptions, device: torch.device) -> ProcessGroup:
+    with phase(f"Connecting to {world.world_size - 1} other rank(s)"):
+        return _connect(world, options, device)
+
+
+def _connect(world: World, options: RuntimeOptions, device: torch.device) -> ProcessGroup:
     store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.world_size == 1:
         return ProcessGroup(world, device, store, side=None)
@@ -136,7 +141,7 @@ def take_place(group: ProcessGroup, place: Place) -> None:
         torch.set_num_threads(threads)
     advice = cpu_advice(place, group.world, os.environ)
     if advice and group.world.rank == 0:
-        print(f"hpc: {advice}", file=sys.stderr)
+        warn(advice)
 
 
 def _cpus() -> tuple[int, ...]:

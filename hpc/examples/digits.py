@@ -86,13 +86,12 @@ def train(cfg: Any) -> float:
         model, optimizer, scheduler, loader = runtime.prepare(model, optimizer, scheduler, loader)
 
         for images, digits in runtime.steps(loader, total=cfg.steps):
-            with runtime.accumulate():
-                loss = nn.functional.cross_entropy(model(images), digits)
-                runtime.backward(loss)
-                runtime.clip_grad_norm_(1.0)
-                optimizer.step()
-                scheduler.step()
-                optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), digits)
+            runtime.backward(loss)
+            runtime.clip_grad_norm_(1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
             runtime.log(loss=loss)
 
         result = accuracy(model, held_out, runtime.device)

@@ -39,15 +39,14 @@ def train(cfg: Any) -> float:
         model, optimizer, scheduler, loader, held_out = runtime.prepare(gpt, optimizer, scheduler, loader, held_out)
 
         for batch in runtime.steps(loader, total=cfg.steps, tokens_per_sample=cfg.data.block_size):
-            with runtime.accumulate():
-                loss = model(**batch).loss
-                runtime.backward(loss)
-                runtime.clip_grad_norm_(1.0)
-                optimizer.step()
-                scheduler.step()
-                optimizer.zero_grad()
+            loss = model(**batch).loss
+            runtime.backward(loss)
+            runtime.clip_grad_norm_(1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
             runtime.log(loss=loss)
-            if (runtime.step + 1) % cfg.evaluate_every_steps == 0:
+            if runtime.sync_gradients and runtime.step % cfg.evaluate_every_steps == 0:
                 runtime.log(held_out_loss=evaluate(runtime, model, held_out))
 
         result = evaluate(runtime, model, held_out)

@@ -14,6 +14,7 @@ from submitit.core.utils import JobPaths
 from submitit.local.local import LocalExecutor, LocalJob
 
 from hpc.errors import EXIT_CONTINUE
+from hpc.say import error, say, warn
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan
 
@@ -35,6 +36,7 @@ class _Executor(LocalExecutor):
             "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
+            "SUBMITIT_LOG_LEVEL": os.environ.get("SUBMITIT_LOG_LEVEL", "WARNING"),
             "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
             **self.parameters["environment"],
         }
@@ -55,7 +57,7 @@ def run(plans: list[Plan]) -> None:
         code = _run_point(plan, point)
         failed = failed or code
         if code == EXIT_CONTINUE:
-            print("Stopped; the same command goes on from here.", file=sys.stderr)
+            warn("Stopped; the same command goes on from here.")
             break
     if failed:
         raise SystemExit(failed)
@@ -64,20 +66,15 @@ def run(plans: list[Plan]) -> None:
 def _run_point(plan: Plan, point: str) -> int:
     executor = _Executor(folder=plan.log_directory)
     executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
-    print(
-        f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}",
-        flush=True,
-    )
+    say(f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}")
     job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))
     log = JobPaths(plan.log_directory, job.job_id, 0).stdout
     code = _follow(cast("subprocess.Popen[bytes]", job._process), log)
     if code:
         failure = plan.sweep_directory / point / "failures" / f"{job.job_id}-0.txt"
-        print(failure.read_text() if failure.exists() else "", file=sys.stderr)
-        print(
-            f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}",
-            file=sys.stderr,
-        )
+        if failure.exists():
+            error(failure.read_text().removeprefix("hpc: "))
+        error(f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}")
     return code
 
 

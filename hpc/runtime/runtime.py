@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -25,17 +25,26 @@ from hpc.data.nest import map_tensors
 from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError
 from hpc.run.journal import Journal
-from hpc.runtime.micro_batch_weights import Weigh
+from hpc.runtime.arguments import clipping, directory_name, whole_number
+from hpc.runtime.boundary import Boundary
+from hpc.runtime.finite import Finite
+from hpc.runtime.loops import Epoch, Loop, LoopOptions
+from hpc.runtime.micro_batches import Weigh
+from hpc.runtime.parts import Parts
+from hpc.runtime.positions import MAIN
 from hpc.runtime.seeds import seed_everything
-from hpc.runtime.steps import Steps
+from hpc.say import clear_of_bars, say, warn
 from hpc.stop.requests import stop_requests
-from hpc.strategy import Context, choose
-from hpc.strategy.optimizer import PreparedScheduler
+from hpc.strategy import Context, Strategy, choose
+from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 from hpc.tracking.trackers import Tracker, make_trackers
 from hpc.tracking.usage import work_of
 from hpc.world import World, resolve_world
+
+PREPARED = (WrappedOptimizer, PreparedScheduler, PreparedLoader, PreparedIterable)
+"""What `prepare` has returned before, and returns again."""
 
 
 class Runtime:
@@ -45,17 +54,20 @@ class Runtime:
         config: A composed config or a plain mapping; see `hpc.config.Settings` for the parts that are read.
         world: Which rank this is; asked of the launcher's environment variables when not given.
         trackers: Your own, besides those of `runtime.trackers`.
+        name: Of a fold or phase that has its own model: it gets a directory of its own below run_dir.
 
     Raises:
         ConfigurationError: A setting is wrong, or the world is not what the hardware says.
     """
 
-    def __init__(self, config: Any, world: World | None = None, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(
+        self, config: Any, world: World | None = None, trackers: Sequence[Tracker] = (), name: str = ""
+    ) -> None:
         self.config = config
         self.settings = settings_of(config)
         self.requests = stop_requests()
         self.world = world or resolve_world(os.environ, self.settings.runtime.launcher)
-        self.directory = Path(self.settings.run_dir).absolute()
+        self.directory = Path(self.settings.run_dir).absolute() / directory_name(name)
         self.trackers = [*make_trackers(self.settings.runtime.trackers), *trackers]
         self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
         self.device = self.group.device
@@ -67,7 +79,23 @@ class Runtime:
         self.strategy = choose(
             Context(self.settings.strategy, self.group, self.precision, self.window, self.state, deterministic)
         )
-        self._steps: Steps | None = None
+        self.finite = Finite(self.device)
+        self._parts = Parts(
+            config=config,
+            settings=self.settings,
+            directory=self.directory,
+            group=self.group,
+            requests=self.requests,
+            precision=self.precision,
+            window=self.window,
+            state=self.state,
+            strategy=self.strategy,
+            finite=self.finite,
+            trackers=self.trackers,
+        )
+        self._boundary: Boundary | None = None
+        self._loaders: dict[str, Any] = {}
+        self._has_told = False
 
     def __enter__(self) -> Runtime:
         if self.is_main_process:
@@ -81,8 +109,16 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         failed = kind is not None and not issubclass(kind, SystemExit)
-        if self._steps is not None:
-            self._steps.close(failed)
+        try:
+            if kind is None and self._boundary is not None:
+                self._boundary.settle()
+                self._boundary.save()
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            if self._boundary is not None:
+                self._boundary.close(failed)
         if not failed:
             self.group.meet()  # nobody leaves while another rank still needs it
 
@@ -103,41 +139,63 @@ class Runtime:
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken, over all lives of this run."""
-        return self._steps.step if self._steps is not None else 0
+        """The optimizer step that is being taken, from 1 over all lives: the `step` of its row in metrics.jsonl.
+
+        After the last step, that one; before the first, 0.
+        """
+        return self._boundary.step + self._boundary.in_step if self._boundary is not None else 0
+
+    @property
+    def sync_gradients(self) -> bool:
+        """Whether this micro-batch ends its accumulation window: gradients are exchanged, and the optimizer steps."""
+        return self.window.is_last
 
     def prepare(self, *objects: Any) -> Any:
         """Make models, optimizers, schedulers and loaders fit this world, in any order; returned in the same one.
 
         Raises:
-            ConfigurationError: An object is none of these, or cannot be prepared.
+            ConfigurationError: An object is none of these, cannot be prepared, or comes after the first loop.
         """
         models = [thing for thing in objects if isinstance(thing, torch.nn.Module)]
-        optimizers = [thing for thing in objects if isinstance(thing, Optimizer)]
+        optimizers = [thing for thing in objects if isinstance(thing, Optimizer) and not isinstance(thing, PREPARED)]
+        for thing in objects:
+            self._check_in_time(thing)
         ready = self.strategy.prepare(models, optimizers)
         prepared = tuple(ready[id(thing)] if id(thing) in ready else self._prepare_other(thing) for thing in objects)
         return prepared if len(prepared) > 1 else prepared[0]
 
     def register(self, name: str, thing: Stateful) -> None:
-        """Save and restore `thing`'s state dict with every checkpoint."""
-        self.state.others[f"user.{name}"] = thing
+        """Save and restore `thing`'s state dict with every checkpoint.
+
+        Raises:
+            ConfigurationError: There is one of that name already, or training has begun.
+        """
+        self._check_in_time(thing)
+        if self.state.others.setdefault(f"user.{name}", thing) is not thing:
+            raise ConfigurationError(
+                f"runtime.register takes one object for each name, but {name} is given twice: rename one."
+            )
 
     def steps(
         self,
         loader: PreparedLoader | PreparedIterable,
         *,
         total: int,
+        name: str = MAIN,
         tokens_per_sample: int | None = None,
         flops_per_sample: float | None = None,
         weigh: Weigh | None = None,
     ) -> Iterator[Any]:
         """This rank's micro-batches until `total` optimizer steps are done, over all lives.
 
-        Between two of them lies the step boundary: it saves when due, and stops the run when the ranks have agreed to.
+        Between two steps lies the step boundary: it saves when due, and stops the run when the ranks have agreed to.
+        A micro-batch that is left out with `continue` does not count where steps are accumulated; without
+        accumulation it is a step in which nothing is learnt.
 
         Args:
             loader: From `prepare`.
             total: Optimizer steps in all; a resumed run has fewer left.
+            name: Of the loop, where a run has several: each has a position of its own.
             tokens_per_sample: Counts speed in tokens; without it, in samples.
             flops_per_sample: Of forward and backward pass, for the share of the GPUs' peak that is shown; with tokens
                 it is estimated where not given.
@@ -146,45 +204,190 @@ class Runtime:
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
-            DivergedError: A logged value is not finite; nothing was saved from there on.
+            ConfigurationError: The loader or the total is none, or another loop has this name.
+            DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
         """
-        if not isinstance(loader, (PreparedLoader, PreparedIterable)):
-            raise ConfigurationError(f"steps takes a loader that prepare returned, but got a {type(loader).__name__}.")
-        self.strategy.check_batch_size(loader.share.batch_size)
         work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
-        self._steps = Steps(self, loader, total, work, weigh)
-        return iter(self._steps)
+        options = LoopOptions(name, whole_number(total, "steps"), work, weigh)
+        return self._run(lambda boundary: Loop(self._parts, boundary, loader, options).steps(), loader, name, "steps")
 
-    def accumulate(self, size: int | None = None) -> AbstractContextManager[Any]:
-        """Around one micro-batch: ranks exchange gradients in the last of each window only.
+    def epochs(
+        self,
+        loader: PreparedLoader,
+        *,
+        total: int,
+        name: str = MAIN,
+        tokens_per_sample: int | None = None,
+        flops_per_sample: float | None = None,
+        weigh: Weigh | None = None,
+    ) -> Iterator[Epoch]:
+        """Epochs until `total` of them are done, over all lives: numbers from 0, and micro-batches when iterated.
+
+        Each epoch sees every sample once, shuffled anew where the loader shuffles, and ends with a step, which takes
+        fewer micro-batches where the data set is no multiple of the global batch. A resumed run goes on in the middle
+        of an epoch; one that was stopped after its last step comes back to it, with no micro-batch left.
 
         Args:
-            size: Micro-batches in the window that begins here, where there are fewer than
-                `strategy.accumulation_steps` left; `steps` never runs out of them. The same on every rank.
+            loader: From `prepare`, over a map-style data set.
+            total: Epochs in all.
+            name: See `steps`, as for all that follow.
+            tokens_per_sample: See `steps`.
+            flops_per_sample: See `steps`.
+            weigh: See `steps`.
+
+        Raises:
+            ConfigurationError: The loader is none, or has no length; the total is no whole number.
         """
-        window = self.window
-        if window.is_last:
+        total = whole_number(total, "epochs")
+        if isinstance(loader, PreparedIterable):
+            raise ConfigurationError(
+                "runtime.epochs must have a loader over a map-style data set, which has a length, but this one's is "
+                "iterable-style: use runtime.steps, which reads it again whenever it ends."
+            )
+        work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
+        options = LoopOptions(name, total, work, weigh)
+        return self._run(
+            lambda boundary: Loop(self._parts, boundary, loader, options).epochs(loader), loader, name, "epochs"
+        )
+
+    def resume(self) -> int:
+        """Load the newest good checkpoint, for a loop of one's own; `steps` and `epochs` do it themselves. Collective.
+
+        Returns:
+            Optimizer steps taken in earlier lives.
+
+        Raises:
+            LoadError: Checkpoints were committed and none of them can be trusted.
+            SaveError: The run directory cannot be written.
+        """
+        return self._opened().step
+
+    def end_step(self) -> bool:
+        """In a loop of one's own: a step was taken. Saves when due, and stops the run when the ranks have agreed to.
+
+        Returns:
+            Whether to go on: False once all ranks have agreed to what `stop` asked for.
+
+        Raises:
+            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            ConfigurationError: `steps` or `epochs` ends its steps by itself.
+            DivergedError: A loss, a norm or a logged value is not finite.
+            SaveError: A checkpoint could not be made durable.
+        """
+        boundary = self._opened()
+        boundary.settle()
+        if boundary.loop is not None:
+            raise ConfigurationError(
+                "runtime.end_step is for a loop of one's own, but this one is over runtime.steps or runtime.epochs, "
+                "which end each step by themselves: leave it out."
+            )
+        boundary.end_step()
+        return not boundary.has_ended or not boundary.end_early()
+
+    def save(self, *objects: Any) -> int:
+        """Save the run. Collective between two steps, where it returns when the checkpoint is durable.
+
+        While a step is being taken, it is saved after a step, as soon as all ranks know of it.
+
+        Args:
+            objects: None: what `prepare` and `register` got is what is saved.
+
+        Returns:
+            The step of the newest checkpoint.
+
+        Raises:
+            ConfigurationError: Objects are given, as Accelerate's `save` takes them.
+            SaveError: It could not be made durable; alike on all ranks.
+        """
+        if objects:
+            raise ConfigurationError(
+                "runtime.save saves the run and takes nothing, but got a "
+                f"{type(objects[0]).__name__}: for a file of your own, write torch.save(...) where "
+                "runtime.is_main_process is true."
+            )
+        boundary = self._opened()
+        boundary.settle()
+        if not boundary.in_step:
+            return boundary.save()
+        boundary.agreement.wants_save = True
+        return boundary.checkpoints.saved_step
+
+    def stop(self, reason: str = "runtime.stop was called") -> None:
+        """End this loop after the step at hand: all ranks save and leave it, and the run goes on behind it.
+
+        Where all ranks call it in one step, as after looking at a gathered value, they leave at that very step; where
+        only some do, at the one at which all know.
+
+        Args:
+            reason: Said, and kept in the journal.
+        """
+        self._opened().early_reason = str(reason) or "runtime.stop was called"
+
+    def accumulate(self, *models: torch.nn.Module, size: int | None = None) -> AbstractContextManager[Any]:
+        """Around one micro-batch of a loop of one's own: ranks exchange gradients in the last of each window only.
+
+        In a loop over `steps` or `epochs` it may stand there and does nothing, because the loop sees to it.
+
+        Args:
+            models: As Accelerate has it; whichever were prepared are meant.
+            size: Micro-batches in the window that begins here, where there are fewer than
+                `strategy.accumulation_steps` left. The same on every rank.
+
+        Raises:
+            ConfigurationError: A model is none, or a size is given in a loop that sees to it.
+        """
+        wrong = next((model for model in models if not isinstance(model, torch.nn.Module)), None)
+        if wrong is not None:
+            raise ConfigurationError(f"runtime.accumulate takes models, or size=..., but got {wrong!r}.")
+        if self._boundary is not None and self._boundary.loop is not None:
+            if size is not None:
+                raise ConfigurationError(
+                    "runtime.accumulate takes a size in a loop of one's own only, because runtime.steps knows how "
+                    f"many micro-batches a window has, but got size={size}: leave it out."
+                )
+            return contextlib.nullcontext()
+        if self.window.is_last:
             self.precision.close_window()
-            window.micro, window.length = 0, size or window.size
-        window.micro += 1
-        return contextlib.nullcontext() if window.is_last else self.strategy.without_sync()
+        self.window.begin(size or self.window.size)
+        self.strategy.set_sync(self.window.is_last)
+        return _Closing(self.strategy)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of a micro-batch's mean loss; a window's are the mean over its micro-batches, weighed or not."""
-        self.strategy.backward(self.window.weigh(loss))
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Gradients of a micro-batch's mean loss; a window's are the mean over its micro-batches, weighed or not.
 
-    def clip_grad_norm_(self, max_norm: float, parameters: Any = None) -> torch.Tensor | None:
+        Args:
+            loss: One element.
+            kwargs: Those of `torch.Tensor.backward`.
+        """
+        if self._boundary is None:
+            self._tell_of_plain_loop()
+        else:
+            self._boundary.in_step = True
+        weighed = self.window.weigh(loss)
+        self.finite.note("loss", weighed, self.step)
+        self.strategy.backward(weighed, **kwargs)
+
+    def clip_grad_norm_(self, *arguments: Any, **named: Any) -> torch.Tensor | None:
         """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.
 
+        Both `clip_grad_norm_(max_norm)`, over all parameters that prepared optimizers train, and Accelerate's and
+        torch's `clip_grad_norm_(parameters, max_norm)`.
+
         Args:
-            max_norm: Largest L2 norm over all parameters together.
-            parameters: Those to clip; all that prepared optimizers train when not given.
+            arguments: `max_norm`, the largest L2 norm over all parameters together; before it, `parameters`.
+            named: The same by name.
+
+        Raises:
+            ConfigurationError: They are neither, or ask for another norm than L2.
         """
+        parameters, max_norm = clipping(arguments, named)
         if not self.window.is_last:
             return None
-        return self.strategy.clip_grad_norm_(max_norm, parameters)
+        norm = self.strategy.clip_grad_norm_(max_norm, parameters)
+        self.finite.note("grad_norm", norm, self.step)
+        return norm
 
     def autocast(self) -> torch.autocast:
         """The run's precision, for computations outside a prepared model."""
@@ -209,23 +412,43 @@ class Runtime:
         Raises:
             ConfigurationError: A tensor has no row for each sample.
         """
+        self._settle()
         rows = self.current_rows.rows
         if rows is None:
             return self.gather(values)
         return map_tensors(lambda value: rows.gather(value, self._gather_one), values)
 
-    def log(self, **values: Any) -> None:
-        """Note values of the current step: numbers, or tensors of one element. Rank 0's are kept."""
-        if self._steps is None:
-            raise ConfigurationError(
-                "runtime.log needs a step to belong to: call it inside the loop over runtime.steps."
-            )
-        self._steps.log(values)
+    def log(self, values: Mapping[str, Any] | None = None, step: int | None = None, **named: Any) -> None:
+        """Note values of the step that is being taken; between two steps and after the last, of the one before.
 
-    def print(self, *words: Any) -> None:
-        """Print on rank 0."""
+        Args:
+            values: Name -> number, or tensor of one element. Rank 0's are kept.
+            step: As Accelerate has it; must be the run's own, `runtime.step`.
+            named: The same, as arguments.
+
+        Raises:
+            ConfigurationError: There is no step yet, a value is no number, or one is called `step`.
+        """
+        if self._boundary is None:
+            raise ConfigurationError(
+                "runtime.log needs a step to belong to: call it inside the loop over runtime.steps, or after it."
+            )
+        noted = {**(values or {}), **named}
+        if "step" in noted or step not in (None, self.step):
+            raise ConfigurationError(
+                f"runtime.log notes values of step {self.step}, which is the `step` of their row, but got step="
+                f"{noted.get('step', step)}: leave it out, or give the value another name."
+            )
+        self._boundary.log(noted)
+
+    def print(self, *words: Any, **kwargs: Any) -> None:
+        """Print on rank 0; takes what Python's print takes."""
         if self.is_main_process:
-            print(*words, flush=True)
+            if kwargs:
+                with clear_of_bars():
+                    print(*words, **{"flush": True, **kwargs})
+            else:
+                say(" ".join(map(str, words)))
 
     def print_in_order(self, *words: Any) -> None:
         """Print every rank's words, rank after rank. Collective."""
@@ -238,6 +461,7 @@ class Runtime:
 
     def wait_for_everyone(self) -> None:
         """Return when every rank is here. Collective."""
+        self._settle()
         self.group.meet()
 
     @property
@@ -245,7 +469,66 @@ class Runtime:
         """What happened to this run."""
         return Journal(self.directory)
 
+    def _opened(self) -> Boundary:
+        """The boundary between steps; the run is resumed when it is first asked for."""
+        if self._boundary is None:
+            self._check_schedulers()
+            self._boundary = Boundary(self._parts)
+            self._boundary.resume()
+        return self._boundary
+
+    def _run(self, make: Callable[[Boundary], Iterator[Any]], loader: Any, name: str, what: str) -> Iterator[Any]:
+        """A loop that resumes when its first batch is asked for; wrong arguments are refused before."""
+        if not isinstance(loader, (PreparedLoader, PreparedIterable)):
+            raise ConfigurationError(f"{what} takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        self.strategy.check_batch_size(loader.share.batch_size)
+        if self._loaders.setdefault(name, loader) is not loader:
+            raise ConfigurationError(
+                f"Each loop of a run must have a name of its own, but two loaders are called {name}: add name=... to "
+                "the second loop."
+            )
+
+        def batches() -> Iterator[Any]:
+            yield from make(self._opened())
+
+        return batches()
+
+    def _settle(self) -> None:
+        if self._boundary is not None:
+            self._boundary.settle()
+
+    def _check_in_time(self, thing: Any) -> None:
+        """What is prepared after a loop has begun would be missing where a resumed run loads its checkpoint."""
+        if self._boundary is not None and not isinstance(thing, DataLoader):
+            raise ConfigurationError(
+                f"What is trained must be prepared before the first loop, because a resumed run loads it there, but a "
+                f"{type(thing).__name__} comes after it: prepare it earlier, or give each phase or fold a "
+                "Runtime(cfg, name=...) of its own."
+            )
+
+    def _check_schedulers(self) -> None:
+        """A scheduler that was built on a prepared optimizer and not handed over would start anew in the next life."""
+        known = [getattr(other, "optimizer", None) for other in self.state.others.values()]
+        for optimizer in self.strategy.prepared_optimizers:
+            has_scheduler = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")  # torch 2.6-2.13
+            if has_scheduler and not any(each is optimizer for each in known):
+                raise ConfigurationError(
+                    "A scheduler must be prepared, so that it is saved and advances once per optimizer step, but one "
+                    "was built on a prepared optimizer and not: scheduler = runtime.prepare(scheduler)."
+                )
+
+    def _tell_of_plain_loop(self) -> None:
+        if not self._has_told and self.is_main_process:
+            self._has_told = True
+            warn(
+                "this loop trains outside of runtime.steps and runtime.epochs: nothing of it is saved, and a "
+                "preempted job starts it anew; write `for batch in runtime.steps(loader, total=...)`, or call "
+                "runtime.resume() before it and runtime.end_step() after each step."
+            )
+
     def _prepare_other(self, thing: Any) -> Any:
+        if isinstance(thing, PREPARED):
+            return thing
         if isinstance(thing, LRScheduler):
             self.state.others[f"scheduler.{len(self.state.others)}"] = thing
             return PreparedScheduler(thing, self.window)
@@ -262,3 +545,16 @@ class Runtime:
         parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.world.world_size)]
         distributed.all_gather(parts, value.contiguous())
         return torch.cat(parts)
+
+
+class _Closing:
+    """After a micro-batch of the user's own loop, whatever runs next exchanges gradients again."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def __enter__(self) -> None:
+        """The strategy knows already."""
+
+    def __exit__(self, *_: object) -> None:
+        self.strategy.set_sync(True)

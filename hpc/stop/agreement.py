@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any, Protocol
 
 from hpc.stop.requests import StopCause, StopRequests
-
-if TYPE_CHECKING:
-    import torch
-    from torch.distributed import ProcessGroup
 
 AGREEMENT_SECONDS = 0.5
 """Ranks compare notes about this often, and never more than once per step."""
 MAX_INTERVAL_STEPS = 1000
+EARLY_SECONDS = 2.0
+"""How long a rank that ends the loop early waits for the others to do so in the same step."""
+NOW, LATER = "now", "later"
+
+
+class Store(Protocol):
+    """What is used of torch's store."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter; returns what it is then."""
+        ...
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """Set a value unless there is one; returns what it is then."""
+        ...
 
 
 class Agreement:
@@ -20,14 +32,17 @@ class Agreement:
 
     Args:
         requests: What this rank was told.
-        group: A CPU group of all ranks that nobody else uses; None for a world of one.
+        group: A CPU group of all ranks (torch's ProcessGroup) that nobody else uses; None for a world of one.
     """
 
-    def __init__(self, requests: StopRequests, group: ProcessGroup | None) -> None:
+    def __init__(self, requests: StopRequests, group: Any) -> None:
         self.requests = requests
         self.group = group
         self.steps_until_next = 1
-        self._votes: torch.Tensor | None = None
+        self.wants_save = False
+        """Set by whoever wants a checkpoint soon."""
+        self._save_is_agreed = False
+        self._votes: Any = None
         self._work: Any = None
 
     def at_boundary(self, step_seconds: float) -> StopCause:
@@ -50,14 +65,48 @@ class Agreement:
             return StopCause.NONE
         self._work.wait()
         self._work = None
-        cause, negated_interval = self._votes.tolist()
+        cause, negated_interval, wants_save = self._votes.tolist()
         self.steps_until_next = -negated_interval
+        self._save_is_agreed = bool(wants_save)
         return StopCause(cause)
+
+    def takes_save(self) -> bool:
+        """Whether all ranks know that one of them wants a checkpoint; asked once at each boundary, after the vote."""
+        if self.group is None:
+            self._save_is_agreed = self.wants_save
+        agreed, self._save_is_agreed = self._save_is_agreed, False
+        if agreed:
+            self.wants_save = False
+        return agreed
 
     def _vote(self, step_seconds: float) -> None:
         import torch  # deferred: signals must be caught while torch is still being imported
         from torch import distributed
 
         interval = min(MAX_INTERVAL_STEPS, max(1, round(AGREEMENT_SECONDS / max(step_seconds, 1e-6))))
-        self._votes = torch.tensor([self.requests.current(), -interval])
+        self._votes = torch.tensor([self.requests.current(), -interval, self.wants_save])
         self._work = distributed.all_reduce(self._votes, distributed.ReduceOp.MAX, group=self.group, async_op=True)
+
+
+def all_end_here(store: Store, ranks: int, where: str) -> bool:
+    """Whether every rank ends its loop at this very boundary; to be called by those that want to.
+
+    The answer is the same for all who ask, because the first one written counts: that all have asked, or that one has
+    waited for EARLY_SECONDS in vain. In the second case they go on training until a vote tells the others.
+
+    Args:
+        store: Shared by all ranks.
+        ranks: How many there are.
+        where: Names this boundary among all of this world.
+    """
+    if ranks == 1:
+        return True
+    verdict = f"{where}/verdict"
+    if store.add(f"{where}/asked", 1) == ranks:
+        return store.compare_set(verdict, "", NOW) == NOW.encode()
+    deadline = time.monotonic() + EARLY_SECONDS
+    while time.monotonic() < deadline:
+        if store.add(f"{where}/asked", 0) == ranks:
+            return store.compare_set(verdict, "", NOW) == NOW.encode()
+        time.sleep(0.005)
+    return store.compare_set(verdict, "", LATER) == NOW.encode()

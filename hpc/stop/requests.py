@@ -26,12 +26,13 @@ class StopCause(IntEnum):
     """Why to stop; the larger one wins when ranks disagree."""
 
     NONE = 0
-    SAVE_FAILED = 1
-    TIME_LIMIT = 2
-    SIGINT = 3
-    SIGUSR2 = 4
-    SIGTERM = 5
-    DIVERGED = 6
+    EARLY = 1
+    SAVE_FAILED = 2
+    TIME_LIMIT = 3
+    SIGINT = 4
+    SIGUSR2 = 5
+    SIGTERM = 6
+    DIVERGED = 7
 
 
 class StopRequests:
@@ -86,7 +87,7 @@ class StopRequests:
                 self.cause = StopCause[signal.Signals(number).name]
             if number == signal.SIGTERM:
                 self.on_sigterm()
-            if number == signal.SIGINT:
+            if number == signal.SIGINT:  # written past Python's streams: the program may be ending just now
                 os.write(2, b"\nStopping after this step, with a save; Ctrl-C again stops at once.\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from hpc.checkpoint.state import TrainingState
 from hpc.config import StrategyOptions
 from hpc.connect.process_group import ProcessGroup
 from hpc.errors import ConfigurationError
+from hpc.strategy.optimizer import WrappedOptimizer
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 
@@ -43,6 +43,9 @@ class Context:
 class Strategy(Protocol):
     """A way in which ranks share a step."""
 
+    prepared_optimizers: list[WrappedOptimizer]
+    """Those that `prepare` has returned."""
+
     def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
         """What the loop is to use instead of each object, by its `id`. Collective.
 
@@ -62,12 +65,17 @@ class Strategy(Protocol):
         """
         ...
 
-    def without_sync(self) -> AbstractContextManager[Any]:
-        """Around a micro-batch that does not end its window: gradients stay on their ranks."""
+    def set_sync(self, sync: bool) -> None:
+        """Before a micro-batch: whether its backward pass exchanges gradients, or they stay on their ranks."""
         ...
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of `loss`; those of the window's last micro-batch become the mean over the ranks."""
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Add the gradients of `loss`; those of the window's last micro-batch become the mean over the ranks.
+
+        Args:
+            loss: One element.
+            kwargs: Those of `torch.Tensor.backward`.
+        """
         ...
 
     def clip_grad_norm_(self, max_norm: float, parameters: Iterable[torch.Tensor] | None) -> torch.Tensor:

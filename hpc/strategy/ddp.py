@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from hpc.errors import ConfigurationError
 from hpc.strategy.contract import Context
 from hpc.strategy.single import Single
+
+UNUSED = "Expected to have finished reduction in the prior iteration"
+"""How torch begins to say that parameters got no gradient (torch 2.6-2.13, reducer.cpp)."""
+SHOWN_NAMES = 3
 
 
 class DDP(Single):
@@ -28,14 +32,12 @@ class DDP(Single):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._wrapped: list[DistributedDataParallel] = []
+        self._wrapped: list[Following] = []
 
-    def without_sync(self) -> AbstractContextManager[Any]:
-        """See `Strategy.without_sync`."""
-        stack = contextlib.ExitStack()
+    def set_sync(self, sync: bool) -> None:
+        """See `Strategy.set_sync`; this is what `no_sync` sets (torch 2.6-2.13)."""
         for model in self._wrapped:
-            stack.enter_context(model.no_sync())
-        return stack
+            model.require_backward_grad_sync = sync
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """See `Strategy.unwrap`."""
@@ -46,11 +48,63 @@ class DDP(Single):
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         device = self.context.group.device
-        wrapped = DistributedDataParallel(
+        wrapped = Following(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            find_unused_parameters=self.context.deterministic,
+            find_unused_parameters=self.context.options.find_unused_parameters or self.context.deterministic,
         )
         self._wrapped.append(wrapped)
         return wrapped
+
+
+class Following(DistributedDataParallel):
+    """DDP that notices when layers are frozen or unfrozen; torch's exchanges the gradients of those of its first day.
+
+    Args:
+        module: With at least one parameter that is trained.
+        options: Those of torch's class.
+    """
+
+    def __init__(self, module: torch.nn.Module, **options: Any) -> None:
+        super().__init__(module, **options)
+        self._options = options
+        self._all = list(module.parameters())
+        self._trained = self._which_are_trained()
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        """The module's forward; ranks are wired anew before it where other parameters are trained than before.
+
+        Raises:
+            ConfigurationError: In the step before, some parameters got no gradient.
+        """
+        if self._which_are_trained() != self._trained:
+            self._wire_anew()
+        try:
+            return super().forward(*inputs, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith(UNUSED):
+                raise
+            raise ConfigurationError(
+                "strategy=ddp must get a gradient for every parameter in every step, but the last one left out "
+                f"{self._without_gradient(str(error))}: set strategy.find_unused_parameters=true, which looks for them."
+            ) from error
+
+    def _which_are_trained(self) -> list[bool]:
+        return [parameter.requires_grad for parameter in self._all]
+
+    def _wire_anew(self) -> None:
+        """Build torch's object again in its place, because it has no way to take other parameters (torch 2.6-2.13)."""
+        sync, module, options, parameters = self.require_backward_grad_sync, self.module, self._options, self._all
+        super().__init__(module, **options)
+        self.require_backward_grad_sync = sync
+        self._options, self._all = options, parameters
+        self._trained = self._which_are_trained()
+
+    def _without_gradient(self, text: str) -> str:
+        """Names of the parameters whose places torch lists at the end of what it says."""
+        trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        places = [int(place) for place in re.findall(r"\d+", text.rpartition("for rank")[2].partition(":")[2])]
+        names = [trained[place] for place in places if place < len(trained)]
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        return ", ".join(names[:SHOWN_NAMES]) + more if names else "some"

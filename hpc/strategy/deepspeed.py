@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +20,7 @@ from hpc.errors import ConfigurationError
 from hpc.strategy.blocks import compile_whole, find_blocks, recompute
 from hpc.strategy.contract import Context, check_model
 from hpc.strategy.deepspeed_config import read_settings
+from hpc.strategy.optimizer import WrappedOptimizer
 from hpc.strategy.window import Window
 
 TAG = "engine"
@@ -33,7 +32,7 @@ class DeepSpeed:
 
     The engine scales losses, exchanges gradients, clips and steps by itself. It is told where a window ends, and it is
     given losses that were weighed already. ZeRO 2 and 3 keep only shards of gradients and so exchange them in every
-    micro-batch, whatever `without_sync` says.
+    micro-batch, whatever `set_sync` says.
 
     Args:
         context: The run's.
@@ -49,6 +48,7 @@ class DeepSpeed:
         _check_precision(self._deepspeed, context)
         self._engine: Any = None
         self._optimizer: EngineOptimizer | None = None
+        self.prepared_optimizers: list[WrappedOptimizer] = []
 
     def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
         """See `Strategy.prepare`; the model and its optimizer come in one call."""
@@ -65,6 +65,7 @@ class DeepSpeed:
             )
         self._engine = self._initialize(trained[0], optimizers[0])
         self._optimizer = EngineOptimizer(self._engine, optimizers[0], self.context.window)
+        self.prepared_optimizers.append(self._optimizer)
         self.context.state.engines["deepspeed"] = EngineFiles(self._engine)
         return {**ready, id(trained[0]): self._engine, id(optimizers[0]): self._optimizer}
 
@@ -72,12 +73,15 @@ class DeepSpeed:
         """See `Strategy.check_batch_size`."""
         self.settings.check_batch_size(batch_size)
 
-    def without_sync(self) -> AbstractContextManager[Any]:
-        """See `Strategy.without_sync`; `backward` tells the engine."""
-        return contextlib.nullcontext()
+    def set_sync(self, sync: bool) -> None:
+        """See `Strategy.set_sync`; `backward` tells the engine."""
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """See `Strategy.backward`."""
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """See `Strategy.backward`; the engine takes no arguments."""
+        if kwargs:
+            raise ConfigurationError(
+                f"strategy=deepspeed calls backward by itself, without arguments, but got {', '.join(kwargs)}."
+            )
         self._engine.set_gradient_accumulation_boundary(self.context.window.is_last)
         self._engine.backward(loss, scale_wrt_gas=False)
 
@@ -107,7 +111,7 @@ class DeepSpeed:
         return engine
 
 
-class EngineOptimizer:
+class EngineOptimizer(WrappedOptimizer):
     """The user's optimizer, stepped by the engine at the end of a window.
 
     Args:
@@ -117,13 +121,9 @@ class EngineOptimizer:
     """
 
     def __init__(self, engine: Any, optimizer: Optimizer, window: Window) -> None:
+        super().__init__(optimizer, window)
         self.engine = engine
-        self.optimizer = optimizer
-        self.window = window
         self._norm = torch.tensor(math.nan)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.optimizer, name)
 
     def clip(self, max_norm: float) -> torch.Tensor:
         """Clip in the next step; returns the place where that step leaves the norm."""
@@ -131,8 +131,14 @@ class EngineOptimizer:
         self._norm = torch.tensor(math.nan)
         return self._norm
 
-    def step(self) -> None:
-        """Take one step at the end of a window; the engine skips it on every rank when a gradient overflowed."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step at the end of a window; the engine skips it on every rank when a gradient overflowed.
+
+        Raises:
+            ConfigurationError: There is a closure.
+        """
+        if closure is not None:
+            raise ConfigurationError("strategy=deepspeed steps without a closure, but optimizer.step was given one.")
         if not self.window.is_last:
             return
         self.engine.step()

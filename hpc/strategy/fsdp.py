@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,16 +47,8 @@ class FSDP(Single):
         self._sharded: list[FSDPModule] = []
         self._successors = Successors()
 
-    @contextlib.contextmanager
-    def without_sync(self) -> Iterator[None]:
-        """See `Strategy.without_sync`."""
-        self._set_sync(False)
-        try:
-            yield
-        finally:
-            self._set_sync(True)
-
-    def _set_sync(self, sync: bool) -> None:
+    def set_sync(self, sync: bool) -> None:
+        """See `Strategy.set_sync`."""
         for model in self._sharded:
             model.set_requires_gradient_sync(sync)
 

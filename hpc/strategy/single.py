@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from torch.optim import Optimizer
 from hpc.errors import ConfigurationError
 from hpc.strategy.blocks import compile_whole, find_blocks, recompute
 from hpc.strategy.contract import Context, check_model
-from hpc.strategy.optimizer import PreparedOptimizer
+from hpc.strategy.optimizer import PreparedOptimizer, WrappedOptimizer
 from hpc.strategy.precision import check_scalable
 
 
@@ -37,6 +35,7 @@ class Single:
         if context.precision.scales:
             context.state.others["scaler"] = context.precision
         self._optimizers: list[Optimizer] = []
+        self.prepared_optimizers: list[WrappedOptimizer] = []
 
     def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
         """See `Strategy.prepare`."""
@@ -47,16 +46,15 @@ class Single:
     def check_batch_size(self, batch_size: int) -> None:
         """See `Strategy.check_batch_size`; any will do."""
 
-    def without_sync(self) -> AbstractContextManager[Any]:
-        """See `Strategy.without_sync`."""
-        return contextlib.nullcontext()
+    def set_sync(self, sync: bool) -> None:
+        """See `Strategy.set_sync`; one rank has nobody to exchange gradients with."""
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """See `Strategy.backward`."""
         precision = self.context.precision
         if precision.scales:
             loss = precision.scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
 
     def clip_grad_norm_(self, max_norm: float, parameters: Iterable[torch.Tensor] | None) -> torch.Tensor:
         """See `Strategy.clip_grad_norm_`."""
@@ -89,7 +87,9 @@ class Single:
     def _prepare_optimizer(self, optimizer: Optimizer) -> PreparedOptimizer:
         self._optimizers.append(optimizer)
         self.context.state.optimizers.append(optimizer)
-        return PreparedOptimizer(optimizer, self.context.precision, self.context.window)
+        prepared = PreparedOptimizer(optimizer, self.context.precision, self.context.window)
+        self.prepared_optimizers.append(prepared)
+        return prepared
 
     def _clip(self, parameters: Sequence[torch.Tensor], max_norm: float) -> torch.Tensor:
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -10,32 +10,51 @@ from torch.optim import Optimizer
 
 @dataclass
 class Window:
-    """Where in an accumulation window the loop is; shared by everything that was prepared together.
+    """The micro-batches of one optimizer step; shared by everything that was prepared together.
+
+    Whoever runs the loop opens windows and counts: `runtime.steps`, or `runtime.accumulate` in a loop of one's own.
 
     Args:
         size: Micro-batches per optimizer step.
     """
 
     size: int
-    length: int = field(init=False)
-    """Micro-batches in the window at hand: `size`, or fewer where the caller says so."""
-    micro: int = field(init=False)
-    """Micro-batches of this window that were begun."""
+    length: int = field(init=False, default=1)
+    """Micro-batches in the window at hand: `size`, or fewer at the end of an epoch."""
+    micro: int = field(init=False, default=1)
+    """Micro-batches of this window that were begun; as many as `length` when no window is open."""
     share: torch.Tensor | None = field(init=False, default=None)
     """Scalar: this micro-batch's part of the weight on all ranks, times the ranks; None: all weigh the same."""
+    has_backward: bool = field(init=False, default=False)
+    """Whether the micro-batch at hand had a backward pass."""
+    has_stepped: bool = field(init=False, default=False)
+    """Whether an optimizer was told to step in this window."""
     skipped: set[Optimizer] = field(init=False, default_factory=set)
     """Optimizers whose last step was skipped because a scaled gradient overflowed."""
-
-    def __post_init__(self) -> None:
-        self.length = self.micro = self.size  # as after a whole window, so that the next micro-batch opens one
 
     @property
     def is_last(self) -> bool:
         """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
-        return self.micro == self.length
+        return self.micro >= self.length
+
+    def begin(self, length: int) -> None:
+        """Begin a micro-batch; the first one after a window's end opens a window of `length`."""
+        if self.is_last:
+            self.micro, self.length, self.has_stepped = 0, length, False
+        self.micro += 1
+        self.has_backward = False
+
+    def leave_out(self) -> None:
+        """The micro-batch at hand does not count: the next one takes its place."""
+        self.micro -= 1
+
+    def abandon(self) -> None:
+        """Close a window that will not be filled."""
+        self.micro, self.has_stepped, self.share = self.length, False, None
 
     def note_step(self, optimizer: Optimizer, taken: bool) -> None:
         """Remember whether an optimizer's last step was taken or skipped."""
+        self.has_stepped = True
         if taken:
             self.skipped.discard(optimizer)
         else:
@@ -47,6 +66,7 @@ class Window:
         Args:
             loss: Mean over the micro-batch.
         """
+        self.has_backward = True
         if self.share is not None:
             return torch.where(self.share > 0, loss * self.share, 0.0)  # a mean over nothing is NaN
         return loss / self.length if self.length > 1 else loss

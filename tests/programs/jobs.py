@@ -44,7 +44,7 @@ def train(cfg: Any) -> float:
         for points, classes in runtime.steps(loader, total=cfg.steps):
             with runtime.accumulate():
                 loss = nn.functional.cross_entropy(model(points), classes)
-                if runtime.step + 1 == cfg.job.get("nan_step"):
+                if runtime.step == cfg.job.get("nan_step"):
                     loss = loss * math.nan
                 runtime.backward(loss)
                 runtime.clip_grad_norm_(1.0)
@@ -62,7 +62,7 @@ def train(cfg: Any) -> float:
 
 def misbehave(job: Any, runtime: Runtime) -> None:
     """Spend time, leave a trace of who runs where, and raise if this is the rank and the step."""
-    step = runtime.step + 1
+    step = runtime.step
     if job.get("trace"):
         trace = Path(job.trace) / f"rank_{runtime.process_index}.json"
         trace.parent.mkdir(parents=True, exist_ok=True)

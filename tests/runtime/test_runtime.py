@@ -19,6 +19,7 @@ from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import ConfigurationError, LoadError
 from tests.conftest import Run
 from tests.programs.jobs import Points
+from tests.support.process_state import in_another_process
 
 
 def config(directory: Path, **sections: Any) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def test_the_loop_learns_and_writes_down_every_step(tmp_path: Path) -> None:
 
 def test_a_second_call_of_a_done_loop_trains_nothing(tmp_path: Path) -> None:
     first, _ = train(config(tmp_path), steps=20)
+    in_another_process()
     second, _ = train(config(tmp_path), steps=20)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert len(metrics(tmp_path)) == 20

@@ -131,7 +131,7 @@ def test_a_short_last_window_is_the_mean_over_what_it_has(tmp_path: Path) -> Non
         gradients = []
         for size, inputs in ((None, [1.0, 2.0, 3.0, 4.0]), (2, [5.0, 6.0]), (None, [7.0, 8.0, 9.0, 10.0])):
             for value in inputs:
-                with here.accumulate(size):
+                with here.accumulate(size=size):
                     here.backward(model(torch.tensor([[value]])).sum())
                     if here.window.is_last:
                         gradients.append(model.weight.grad.item())

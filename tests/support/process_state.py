@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hpc.connect.process_group import close_process_group
+from hpc.runtime.loops import trained_here
 from hpc.stop import requests
 
 
@@ -24,5 +25,11 @@ def own_process_state() -> Iterator[None]:
     signal.set_wakeup_fd(-1)
     requests.stop_requests.cache_clear()
     close_process_group()
+    in_another_process()
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
+
+
+def in_another_process() -> None:
+    """What comes next is a later life of a run: forget which loops this process has finished."""
+    trained_here().clear()

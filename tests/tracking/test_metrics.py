@@ -31,7 +31,7 @@ def run(directory: Path, bad_step: int, options: dict[str, Any], **bad: float) -
     with Runtime(config) as runtime:
         for _ in runtime.steps(runtime.prepare(DataLoader(Points(), 4)), total=10):
             values = {"loss": 1.0, "grad_norm": 1.0, "ratio": 1.0}
-            runtime.log(**{**values, **(bad if runtime.step + 1 == bad_step else {})})
+            runtime.log({**values, **(bad if runtime.step == bad_step else {})})
 
 
 def committed(directory: Path) -> list[int]:
@@ -55,7 +55,7 @@ def test_other_values_may_be_infinite(tmp_path: Path) -> None:
 
 
 def test_a_step_that_loss_scaling_skipped_is_no_divergence(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0, ["grad_norm"])
+    metrics = Metrics(tmp_path, 0, must_be_finite=["grad_norm"])
     metrics.log(1, {"grad_norm": math.inf}, skipped=True)
     metrics.flush()
     assert metrics.not_finite is None

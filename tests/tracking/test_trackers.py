@@ -28,7 +28,7 @@ def life(directory: Path, total: int, names: list[str], own: Sequence[Kept] = ()
     config = {"run_dir": str(directory), "runtime": runtime_options, "experiment": {"name": "curves"}, "lr": 0.5}
     with Runtime(config, trackers=own) as runtime:
         for _ in runtime.steps(runtime.prepare(DataLoader(Points(), 4)), total=total):
-            runtime.log(value=runtime.step + 1)
+            runtime.log(value=runtime.step)
 
 
 class Kept:
@@ -69,10 +69,11 @@ class Broken(Kept):
 
 
 def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     life(tmp_path, 3, [f"{__name__}.Broken", "csv"])
-    assert "Broken failed to log; training goes on without it" in caplog.text
+    said = capsys.readouterr().err
+    assert "hpc: Broken failed to log; training goes on without it (ConnectionError: no route to the server" in said
     assert (tmp_path / "metrics.csv").read_text().count("\n") == 2
 
 
@@ -157,7 +158,7 @@ def test_wandb_offline_goes_on_under_the_same_id(tmp_path: Path) -> None:
             [sys.executable, "-c", program, str(tmp_path)],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
     run_id = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     lives = [json.loads(line) for line in done.stdout.splitlines()]  # those of one second share a folder
     assert {run_id} == {each for each, _ in lives}

@@ -81,7 +81,7 @@ def test_json_holds_the_whole_explanation(environ: dict[str, str]) -> None:
 def test_what_cannot_be_is_said_on_stderr_with_code_78(arguments: tuple[str, ...]) -> None:
     result = hpc_world(*arguments, RANK="1")
     assert (result.returncode, result.stdout) == (78, "")
-    assert result.stderr.startswith("WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set where RANK is")
+    assert result.stderr.startswith("hpc: WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set where RANK is")
 
 
 def saved(directory: Path, name: str, **environ: str) -> str:
@@ -166,7 +166,7 @@ def test_a_file_without_an_answer_is_refused(content: str | None, tmp_path: Path
         path.write_text(content)
     result = hpc_world("--compare", saved(tmp_path, "whole"), str(path))
     assert (result.returncode, result.stdout) == (78, "")
-    assert result.stderr.startswith(f"{path} must hold what `hpc world --json` printed, but")
+    assert result.stderr.startswith(f"hpc: {path} must hold what `hpc world --json` printed, but")
 
 
 @pytest.mark.parametrize("arguments", [("--compare",), ("--compare", "one.json"), ("one.json", "two.json")])

@@ -21,10 +21,20 @@ Weigh = Callable[[Any], Any]
 """Batch -> over how many things its loss is the mean: a number, or a tensor of one element."""
 
 
-def weighed(batches: Iterator[Any], weigh: Weigh, window: Window, group: ProcessGroup) -> Iterator[Any]:
-    """The same batches, with `window.share` set for each; a window is read, counted and exchanged ahead. Collective."""
+def weighed(
+    batches: Iterator[Any], weigh: Weigh, length: Callable[[], int], window: Window, group: ProcessGroup
+) -> Iterator[Any]:
+    """The same batches, with `window.share` set for each; a window is read, counted and exchanged ahead. Collective.
+
+    Args:
+        batches: This rank's.
+        weigh: What each counts.
+        length: Micro-batches of the window that begins.
+        window: Gets the shares.
+        group: All ranks.
+    """
     try:
-        while ahead := list(islice(batches, window.size)):
+        while ahead := list(islice(batches, length())):
             for batch, share in zip(ahead, _shares([weigh(batch) for batch in ahead], group), strict=True):
                 window.share = share
                 yield batch

@@ -1,0 +1,292 @@
+"""What happens between two optimizer steps: the run resumes, shows, saves, agrees with the other ranks, and stops."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any, Protocol
+
+from hpc.checkpoint.checkpoints import Checkpoints, Position
+from hpc.checkpoint.random_state import restore_random_state
+from hpc.config import plain
+from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
+from hpc.runtime.parts import Parts
+from hpc.runtime.positions import LoopPosition, Positions
+from hpc.runtime.seeds import seed_rank
+from hpc.say import say
+from hpc.stop.agreement import Agreement, all_end_here
+from hpc.stop.requests import StopCause
+from hpc.tracking.profiler import ProfilerWindow
+from hpc.tracking.report import Report
+from hpc.tracking.trackers import TrackedRun
+
+_numbers = itertools.count()
+"""Tells the Runtimes of this process apart in the store; every rank makes the same ones in the same order."""
+
+
+class RunningLoop(Protocol):
+    """What is asked of the loop at hand."""
+
+    @property
+    def name(self) -> str:
+        """What its position is called."""
+        ...
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all."""
+        ...
+
+    def own_position(self) -> Any:
+        """What this rank alone knows: where its loader is."""
+        ...
+
+    def settle(self) -> None:
+        """Come to an end, if the user has left it."""
+        ...
+
+
+class Boundary:
+    """Counts the optimizer steps of a run, and does what is due after each.
+
+    Args:
+        parts: The Runtime's.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.step = 0
+        self.in_step = False
+        self.early_reason = ""
+        self.has_ended = False
+        self.positions = Positions()
+        self.loop: RunningLoop | None = None
+        self.entered: set[str] = set()
+        self.report: Report | None = None
+        self.checkpoints = Checkpoints(
+            parts.directory, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
+        )
+        self.agreement = Agreement(parts.requests, parts.group.side)
+        self.profiler = ProfilerWindow(
+            parts.settings.runtime.profile, parts.directory, parts.group.world.rank, parts.group.device
+        )
+        self._number = next(_numbers)
+        self._has_asked = False
+        self._began = 0.0
+
+    def resume(self) -> None:
+        """Load the newest good checkpoint, and go on from it. Collective.
+
+        Raises:
+            LoadError: Checkpoints were committed and none of them can be trusted.
+            SaveError: The directory cannot be written.
+        """
+        found = self.checkpoints.resume()
+        self._set_random_state(found["ranks"] if found else [])
+        self.step = found["step"] if found else 0
+        self.positions = Positions(found, self.parts.group.world.rank)
+        if self.parts.is_main:
+            self.report = self._open_report(found)
+        self.profiler.after(self.step)
+        self._began = time.monotonic()
+
+    def settle(self) -> None:
+        """Where the user has left the loop at hand, save as after a whole step. Collective then."""
+        if self.loop is not None:
+            self.loop.settle()
+
+    def enter(self, loop: RunningLoop) -> LoopPosition:
+        """A loop begins, or one that was left in this life goes on.
+
+        Raises:
+            ConfigurationError: Another loop is under way.
+        """
+        self.settle()
+        if self.loop is not None:
+            raise ConfigurationError(
+                f"The loop {self.loop.name} must end before another one begins, but {loop.name} was begun inside it: "
+                "take both loaders' batches in one loop, or one loop after the other."
+            )
+        self.loop = loop
+        return self.positions.of(loop.name)
+
+    def leave(self) -> None:
+        """The loop at hand has come to its end; its loader's position stays with the others."""
+        if self.loop is not None:
+            self.positions.keep_own(self.loop.name, self.loop.own_position())
+        self.loop = None
+        if self.report is not None:
+            self.report.end()
+
+    def end_early(self) -> str:
+        """Why the loop at hand was ended with `runtime.stop`, or ""; forgotten afterwards."""
+        reason, self.early_reason = self.early_reason if self.has_ended else "", ""
+        if self.parts.requests.cause is StopCause.EARLY:
+            self.parts.requests.cause = StopCause.NONE
+        self.has_ended = self._has_asked = False
+        return reason
+
+    def end_step(self, is_last: bool = False) -> None:
+        """A step was taken: show it, save it, and stop if the ranks have agreed to. Collective when something is due.
+
+        Args:
+            is_last: The loop ends here by itself, so that nobody need stop it.
+
+        Raises:
+            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
+            SaveError: A checkpoint could not be made durable.
+        """
+        now = time.monotonic()
+        step_seconds, self._began = now - self._began, now
+        self.step += 1
+        self.in_step = False
+        if self.report is not None:
+            self.report.metrics.end_step()
+        self.parts.finite.close_step(bool(self.parts.window.skipped))
+        self.profiler.after(self.step)
+        if is_last or self.step % self.parts.settings.runtime.log_every_steps == 0:
+            self._show(is_last)
+        if self.parts.finite.seems_wrong():
+            self.parts.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
+        if self.checkpoints.schedule.is_due(self.step):
+            self.checkpoints.save(self.position())
+        self.checkpoints.ask_to_stop_if_failed()
+        cause = self.agreement.at_boundary(step_seconds)
+        if self.agreement.takes_save():
+            self.checkpoints.save_now(self.position())
+        self._obey(cause, is_last)
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Note values of the step that is being taken; between two steps, of the one before."""
+        if self.report is not None:
+            self.report.log(self.step + self.in_step, values, bool(self.parts.window.skipped))
+
+    def save(self) -> int:
+        """Save this step, if it is not saved yet, and wait until it is durable. Collective.
+
+        Returns:
+            The step that is committed: an older one if the allocation ends before this one could be.
+
+        Raises:
+            DivergedError: There is nothing worth saving.
+            SaveError: It could not be made durable; alike on all ranks.
+        """
+        self.agreement.finish()
+        return self.checkpoints.save_now(self.position())
+
+    def close(self, failed: bool = False) -> None:
+        """Leave files and the progress bar whole; a second call does nothing.
+
+        Args:
+            failed: Training ended with an exception, and other ranks may be gone.
+
+        Raises:
+            SaveError: A save was still under way, and has failed.
+        """
+        self.profiler.close()
+        if self.parts.requests.cause in (StopCause.DIVERGED, StopCause.EARLY):
+            self.parts.requests.cause = StopCause.NONE  # this run's, not that of the next one in this process
+        if self.report is not None:
+            self.report.close()
+            self.report = None
+        self.checkpoints.close(failed)
+
+    def position(self) -> Position:
+        """What to save beside the training state. Collective.
+
+        Raises:
+            DivergedError: There is nothing worth saving; alike on all ranks.
+        """
+        problems = self.parts.group.collect(self._problem())
+        rank = next((rank for rank, problem in enumerate(problems) if problem), None)
+        if rank is not None:
+            self._diverged(problems[rank], rank)
+        shared = {"step": self.step, "loops": self.positions.shared()}
+        if self.report is not None:
+            shared["metrics_bytes"] = self.report.metrics.size_bytes()
+        latest = self.report.latest if self.report is not None else {}
+        own = self.positions.own
+        if self.loop is not None:
+            own = {**own, self.loop.name: self.loop.own_position()}
+        return Position(self.step, shared, {"loops": own}, latest)
+
+    def _obey(self, cause: StopCause, is_last: bool) -> None:
+        """Do what all ranks have agreed to."""
+        if self.early_reason and not self._has_asked:
+            self._has_asked = True
+            where = f"end/{self._number}/{self.step}"
+            self.has_ended = all_end_here(self.parts.group.store, self.parts.group.world.world_size, where)
+            self.parts.requests.ask(StopCause.EARLY)
+        if cause is StopCause.EARLY:
+            self.has_ended = True
+        elif cause is not StopCause.NONE and not is_last and not self.has_ended:
+            self._stop(cause)
+        if self.has_ended:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """The user's own early stop, agreed by all ranks."""
+        self.agreement.finish()
+        reasons = self.parts.group.collect(self.early_reason)
+        self.early_reason = next(reason for reason in reasons if reason)
+        if self.parts.is_main:
+            self.checkpoints.journal.write("ended_early", step=self.step, reason=self.early_reason)
+            say(f"Ended at step {self.step}: {self.early_reason}.")
+
+    def _stop(self, cause: StopCause) -> None:
+        """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
+        if cause is StopCause.SAVE_FAILED:
+            self.checkpoints.raise_failure()
+        saved = self.checkpoints.save_now(self.position())
+        if self.parts.is_main:
+            self.checkpoints.journal.write("stopped", step=self.step, cause=cause.name)
+            what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
+            of = f" of {self._shown_total()}" if self.loop is not None else ""
+            where = f"run_dir={self.parts.directory} goes on from there"
+            say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
+        raise SystemExit(EXIT_CONTINUE)
+
+    def _shown_total(self) -> int:
+        """The run's step at which the loop at hand ends."""
+        if self.loop is None:
+            return self.step
+        return self.step - self.positions.of(self.loop.name).step + self.loop.total_steps
+
+    def _set_random_state(self, ranks: list[dict[str, Any]]) -> None:
+        """Continue this rank's random stream, or give it one: until here all ranks drew alike, to build one model."""
+        rank = self.parts.group.world.rank
+        if rank < len(ranks):
+            restore_random_state(ranks[rank]["random"])
+        else:
+            seed_rank(self.parts.settings.seed, rank)
+
+    def _open_report(self, found: dict[str, Any] | None) -> Report:
+        parts = self.parts
+        run = TrackedRun(parts.directory, parts.settings.experiment.name, plain(parts.config), self.step)
+        size_bytes = found.get("metrics_bytes") if found else None
+        options = parts.settings.runtime.must_be_finite
+        return Report(run, size_bytes, (parts.group.device, parts.group.world.world_size), parts.trackers, options)
+
+    def _show(self, is_last: bool) -> None:
+        if self.report is None or not (self.report.is_due or is_last):
+            return
+        self.report.show(self.step)
+        if self.report.metrics.not_finite is not None:
+            self.parts.requests.ask(StopCause.DIVERGED)
+
+    def _problem(self) -> str:
+        """What is not finite on this rank; on rank 0, whose logged values are the run's, of those too."""
+        logged = self.report.flush() if self.report is not None else ""
+        return self.parts.finite.problem() or logged
+
+    def _diverged(self, problem: str, rank: int) -> None:
+        where = f" on rank {rank}" if self.parts.group.world.world_size > 1 else ""
+        error = DivergedError(
+            f"{problem}{where}; the last checkpoint is from before, and nothing was saved since: lower the learning "
+            "rate or clip gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
+        )
+        if self.parts.is_main:
+            self.checkpoints.journal.write("diverged", step=self.step, reason=str(error))
+        self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
+        raise error

@@ -1,0 +1,67 @@
+"""Were the losses and gradient norms of this rank finite?
+
+Those on a CPU are looked at at once, which costs a third of a microsecond. Those on another device are kept there:
+zero times a number that is not finite is NaN, so one small kernel a value remembers it, and nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class Finite:
+    """What is not finite on this rank, from the first step of this life.
+
+    Args:
+        device: Where losses are computed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._found = ""
+        self._of_step = ""
+        self._flag = torch.zeros((), device=device)
+        self._flag_of_step = torch.zeros((), device=device)
+        self._copy = torch.zeros((), pin_memory=device.type == "cuda")
+
+    def note(self, name: str, value: torch.Tensor, step: int) -> None:
+        """Remember a loss or a norm of the step that is being taken.
+
+        Args:
+            name: What it is called in the sentence.
+            value: One element; looked at, never waited for.
+            step: Which step.
+        """
+        if not value.is_cpu:
+            self._flag_of_step.add_(value.detach(), alpha=0)
+        elif not self._of_step and not math.isfinite(number := value.item()):
+            self._of_step = f"{name} must stay finite, but is {number} at step {step}"
+
+    def close_step(self, skipped: bool) -> None:
+        """A step has ended.
+
+        Args:
+            skipped: Loss scaling skipped it: an infinite gradient was dealt with, and is no divergence.
+        """
+        if not skipped:
+            self._found = self._found or self._of_step
+        self._of_step = ""
+        if not self._flag.is_cpu:
+            if not skipped:
+                self._flag.add_(self._flag_of_step, alpha=0)
+            self._flag_of_step.zero_()
+
+    def seems_wrong(self) -> bool:
+        """Whether something was found; without waiting, so that a device's answer is that of an earlier call."""
+        if not self._flag.is_cpu:
+            known = bool(self._copy.isnan())
+            self._copy.copy_(self._flag, non_blocking=True)
+            return known
+        return bool(self._found)
+
+    def problem(self) -> str:
+        """What is not finite, as the beginning of a sentence, or ""; waits for the device."""
+        if not self._found and not self._flag.is_cpu and bool(self._flag.isnan()):
+            self._found = "loss and gradient norm must stay finite, but one of them is not"
+        return self._found
