@@ -90,6 +90,8 @@ def _checked(arguments: list[str], config_directory: Path) -> list[str]:
     options = list(arguments)
     for override in given.overrides:
         options.remove(override)
+        if override.lstrip("+~").startswith("="):
+            raise ConfigurationError(f"{override!r} cannot be read as an override: a name must stand before the =.")
     path = str(given.config_path or config_directory)
     if path.startswith("pkg://"):
         return [*options, *given.overrides]

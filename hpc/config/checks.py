@@ -71,13 +71,14 @@ def register_schema() -> None:
     }
     owned = OmegaConf.masked_copy(_schema(), ["run_dir", "seed"])
     owned.run_dir = DATED
-    ConfigStore.instance().store(name="hpc_schema", node=OmegaConf.merge(owned, sections), provider="hpc")
+    ConfigStore.instance().store(name="hpc_schema", node=OmegaConf.merge(sections, owned), provider="hpc")
 
 
 @cache
 def _schema() -> DictConfig:
     """Built once: it is most of the time that reading a config takes."""
-    return OmegaConf.structured(Settings)
+    schema: DictConfig = OmegaConf.structured(Settings)
+    return schema
 
 
 def _to_object(merged: Any) -> Settings:
@@ -119,6 +120,8 @@ def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
     for name in cluster.environment:
         if not VARIABLE.fullmatch(name):
             return f"cluster.environment must have names of letters, digits and _, but has {name!r}."
+        if not isinstance(cluster.environment[name], str):
+            return f"cluster.environment.{name} must be a text, but is {typed(cluster.environment[name])}."
     if any("\0" in text for text in (*cluster.environment.values(), *cluster.srun, *cluster.setup)):
         return "cluster.environment, cluster.srun and cluster.setup must be text without null characters."
     return _wrong_gres(cluster.gres)

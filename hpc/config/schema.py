@@ -57,7 +57,7 @@ class Cluster:
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further sbatch options without their dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
+    """Further sbatch options without their dashes: {reservation: friday, exclusive: true}; false or null is none."""
     srun: list[str] = field(default_factory=list)
     """Further srun arguments: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class StrategyOptions:
     min_block_parameters: int | None = field(default=None, metadata=at_least(1))
     """Blocks are the innermost modules of at least so many parameters, instead of classes."""
     find_unused_parameters: bool = field(default=False, metadata=only_of("ddp"))
-    """ddp: look for parameters that a step does not use, as with branches taken in turn; costs a walk over the graph."""
+    """ddp: look for parameters that a step does not use, as with branches taken in turn; walks over the graph."""
     shard_size: int | None = field(default=None, metadata=at_least(1) | only_of("fsdp"))
     """fsdp: ranks that share one copy of the model; more ranks than these hold further copies. None: all ranks."""
     reshard_after_forward: bool = field(default=True, metadata=only_of("fsdp"))

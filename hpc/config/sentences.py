@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import traceback
 from types import TracebackType
-from typing import Any
 
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -13,7 +12,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     UnsupportedInterpolationType,
 )
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
@@ -30,17 +29,17 @@ def sentence(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error and its causes, the innermost first: that one knows what was wrong."""
+    """The error and what it came from: the first of them that OmegaConf or YAML has raised knows the setting."""
     found: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in found:
-        found.insert(0, following)
-        following = following.__cause__
+        found.append(following)
+        following = following.__cause__ or following.__context__
     return found
 
 
 def _of_hydra(error: BaseException) -> str:
-    """Hydra's, which is not imported for the sake of a message: a preset that is not there, an override like `a=[1,`."""
+    """Hydra's, which is not imported for a message's sake: a preset that is not there, an override like `a=[1,`."""
     missing, options, override = (getattr(error, name, None) for name in ("missing_cfg_file", "options", "override"))
     if missing and options:
         group, _, name = missing.rpartition("/")
@@ -61,14 +60,14 @@ def _place(override: str, lines: list[str]) -> str:
 
 def _of_omegaconf(error: BaseException) -> str:
     key, section = getattr(error, "full_key", None), getattr(error, "parent_node", None)
-    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and key and hasattr(section, "keys"):
+    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and key and section:
         where = str(key).rpartition(".")[0] or "the config"
-        return f"{key} is no setting: {where} has {', '.join(map(str, section)) or 'none'}"
+        return f"{key} is no setting: {where} has {', '.join(map(str, section))}"
     if isinstance(error, UnsupportedInterpolationType):
         return f"{_first(error)} (at {key}): register that resolver in the module of experiment.target"
     if isinstance(error, OmegaConfBaseException):
-        text = _first(error)
-        return f"{text} (at {key})" if key and str(key) not in text else text
+        text, place = _first(error), key or _file(error)
+        return f"{text} (at {place})" if place and str(place) not in text else text
     return ""
 
 
@@ -85,7 +84,7 @@ def _of_any(error: BaseException) -> str:
     """The first line, with what caused it where Hydra says no more than that something failed."""
     file, text = _file(error), _first(error)
     if isinstance(error, RecursionError):
-        text = "it refers to itself"
+        text = "the config refers to itself, in a defaults list or by an anchor"
     if file and file not in text:
         return f"{file} cannot be read: {text}"
     cause = error.__cause__
@@ -107,15 +106,14 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def _file(error: BaseException) -> str:
-    """The YAML file that Hydra was reading when it failed: its reader keeps the name, and its errors do not."""
-    found = ""
+    """The YAML file or config that Hydra was reading when it failed: its readers keep the name, its errors do not."""
     for each in (error, error.__context__):
-        for frame, _ in traceback.walk_tb(_trace(each)):
-            known: Any = frame.f_locals.get("full_path") if frame.f_code.co_name == "load_config" else None
-            found = known if isinstance(known, str) else found
-        if found:
-            break
-    return found
+        frames = [frame for frame, _ in traceback.walk_tb(_trace(each)) if frame.f_code.co_name == "load_config"]
+        names = [frame.f_locals.get("full_path") or frame.f_locals.get("config_path") for frame in frames]
+        known: list[str] = [name for name in names if isinstance(name, str)]
+        if known:
+            return known[-1]
+    return ""
 
 
 def _trace(error: BaseException | None) -> TracebackType | None:

@@ -18,6 +18,11 @@ def submit(sweep: Sweep) -> None:
         ConfigurationError: Something cannot work as asked; nothing was submitted or written.
         SystemExit: Points ran on this machine and one of them failed; with its code.
     """
+    with scrubbed_process():
+        _submit(sweep)
+
+
+def _submit(sweep: Sweep) -> None:
     shown = {point.settings.launch.dry_run for point in sweep.points}
     if len(shown) > 1:
         raise ConfigurationError("launch.dry_run must be the same for all points of a sweep, but is true and false.")
@@ -30,9 +35,8 @@ def submit(sweep: Sweep) -> None:
     else:
         sweep.write_or_continue()
     if "local" in schedulers:
-        with scrubbed_process():
-            plans = make_plans(sweep, len(sweep.points), _scheduler)
-            local.run([plan for plan in plans if plan.scheduler == "local"])
+        plans = make_plans(sweep, len(sweep.points), _scheduler)
+        local.run([plan for plan in plans if plan.scheduler == "local"])
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:

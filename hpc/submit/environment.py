@@ -1,8 +1,8 @@
 """Which environment variables a new job must not inherit from where it is submitted.
 
-Whatever a launcher has set describes another job than the new one. What a login shell exports for sbatch (SBATCH_ACCOUNT)
-is the user's wish, as with every other way to submit; inside a job it is a leftover, and what the plan sets itself
-wins, so that what is printed is what is sent.
+Whatever a launcher has set describes another job than the new one. What a login shell exports for sbatch
+(SBATCH_ACCOUNT) is the user's wish, as with every other way to submit; inside a job it is a leftover, and what the plan
+sets itself wins, so that what is printed is what is sent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
 
 
 def user_environment() -> Mapping[str, str]:
-    """What the person who submits has exported."""
+    """What the person who submits has exported, as it is now: inside `scrubbed_process` without leftovers of a job."""
     return os.environ
 
 

@@ -59,7 +59,7 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
     with read_write(config), open_dict(config):
         config.run_dir = str(directory / name) if name != "." else str(directory)
     point = Point(name, tuple(overrides), _resolved(config), _known_to_hydra(config))
-    _check(point.settings)
+    _check(point)
     point.line()  # what cannot be written down is refused before anything is
     return point
 
@@ -104,12 +104,15 @@ def _shown(value: Any) -> str:
     return "null" if value is None else "empty" if value == "" else str(value)
 
 
-def _check(settings: Settings) -> None:
-    if not settings.experiment.target:
+def _check(point: Point) -> None:
+    if not point.settings.experiment.target:
         raise ConfigurationError(
             "experiment.target must name the training function, such as my_project.train.train, but is missing."
         )
-    check_options(settings.cluster)
+    steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
+    if isinstance(steps, int) and steps < 0:
+        raise ConfigurationError(f"steps must be at least 0, but is {steps}.")
+    check_options(point.settings.cluster)
 
 
 def _resolved(config: DictConfig) -> dict[Any, Any]:

@@ -16,7 +16,7 @@ def restore(known: Mapping[str, Any]) -> None:
         return
     from hydra.conf import HydraConf  # deferred: programs that do without Hydra need not wait for it
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # deferred, as above
 
     hydra = OmegaConf.merge(OmegaConf.structured(HydraConf), known)
     HydraConfig.instance().set_config(OmegaConf.create({"hydra": hydra}))
