@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from types import TracebackType
+from typing import Any
 
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -14,8 +17,11 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from hpc.config.schema import Settings
+
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
+MERGED = re.compile(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
 OMEGACONF_DETAILS = ("full_key:", "object_type=", "reference_type=", "Environment variable")
 
 
@@ -65,10 +71,25 @@ def _of_omegaconf(error: BaseException) -> str:
         return f"{key} is no setting: {where} has {', '.join(map(str, section))}"
     if isinstance(error, UnsupportedInterpolationType):
         return f"{_first(error)} (at {key}): register that resolver in the module of experiment.target"
-    if isinstance(error, OmegaConfBaseException):
-        text, place = _first(error), key or _file(error)
-        return f"{text} (at {place})" if place and str(place) not in text else text
-    return ""
+    if not isinstance(error, OmegaConfBaseException):
+        return ""
+    text, file = _first(error), _file(error)
+    merged = MERGED.fullmatch(text)
+    if merged and merged[1] in SECTIONS:
+        return f"{SECTIONS[merged[1]]} must be a mapping of its settings, but is {merged[2]}"
+    known = f" (at {key})" if key and not re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", text) else ""
+    return f"{text}{known} (in {file})" if file else f"{text}{known}"
+
+
+def _sections(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Where each class of the schema stands in a config."""
+    for option in fields(options):
+        if is_dataclass(option.default_factory):
+            yield option.default_factory.__name__, f"{prefix}{option.name}"
+            yield from _sections(option.default_factory, f"{prefix}{option.name}.")
+
+
+SECTIONS = {"HydraConf": "hydra", **dict(_sections(Settings))}
 
 
 def _of_yaml(error: BaseException) -> str:

@@ -14,9 +14,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-
-LIMIT_SECONDS = 120
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class Commands:
     def __enter__(self) -> Commands:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.communicate()
 
     def run(self, arguments: Sequence[str], directory: Path, **environ: str) -> Done:
@@ -71,15 +67,15 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _command(order: dict[str, object]) -> int:
+def _command(order: dict[str, Any]) -> int:
     """What `hpc` does as a program, in this fork."""
-    from hpc.cli import main
+    from hpc.cli import main  # the server has imported it before
 
-    for number, path in enumerate(order["said"], start=1):  # type: ignore[arg-type,var-annotated]
+    for number, path in enumerate(order["said"], start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.chdir(str(order["directory"]))
-    os.environ.update(order["environ"])  # type: ignore[arg-type]
-    sys.argv = ["hpc", *order["arguments"]]  # type: ignore[misc]
+    os.chdir(order["directory"])
+    os.environ.update(order["environ"])
+    sys.argv = ["hpc", *order["arguments"]]
     code: object = 0
     try:
         main()
