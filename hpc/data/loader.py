@@ -91,8 +91,8 @@ class PreparedLoader(Prepared):
         self.check(positions)
         return self._read(EndlessBatches(self.order, self.share, start), start)
 
-    def check(self, positions: Sequence[Any]) -> None:
-        """Compare with what `position` gave on every rank when the checkpoint was made.
+    def check(self, positions: Sequence[Any] = ()) -> None:
+        """Compare the data set with what `position` gave on every rank when the checkpoint was made.
 
         Raises:
             ConfigurationError: The data set is not the one of then.
