@@ -60,7 +60,11 @@ class Order:
     length: int
     seed: int
     shuffle: bool
-    at_once: int = AT_ONCE
+
+    @property
+    def at_once(self) -> int:
+        """An epoch at most, since each is computed by itself."""
+        return min(AT_ONCE, self.length)
 
     def indices(self, positions: Positions) -> NDArray[np.int64]:
         """Which sample is seen at each position.

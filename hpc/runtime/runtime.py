@@ -516,6 +516,7 @@ class Runtime:
         """A loop that resumes when its first batch is asked for; wrong arguments are refused before."""
         if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"{what} takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        loader.check()
         self.strategy.check_batch_size(loader.share.batch_size)
         if self._loaders.setdefault(name, loader) is not loader:
             raise ConfigurationError(
