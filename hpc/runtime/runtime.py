@@ -401,7 +401,8 @@ class Runtime:
         if not self.window.is_last:
             return None
         norm = self.strategy.clip_grad_norm_(max_norm, parameters)
-        self.finite.note("grad_norm", norm, self.step)
+        if not self.state.engines:  # an engine tells the norm when it steps
+            self.finite.note("grad_norm", norm, self.step)
         return norm
 
     def autocast(self) -> torch.autocast:
