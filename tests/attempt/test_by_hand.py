@@ -57,9 +57,9 @@ def test_a_script_that_fails_writes_down_why_and_gives_up_after_its_budget(tmp_p
 
 def test_a_script_is_stopped_before_its_allocation_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "42")
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 10))  # its grace is 90 s
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 10))  # its grace is 150 s
     with pytest.raises(SystemExit, match="75"):
-        main(str(tmp_path), "1000")
+        main(str(tmp_path), "1000", "slow")
     (stop,) = told(tmp_path, Stopped)
     assert stop.cause == "TIME_LIMIT"
     assert stop.attempt.startswith("slurm.42-0.alone.")

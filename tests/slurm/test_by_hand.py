@@ -85,7 +85,7 @@ def test_a_script_without_a_task_has_failure_records_and_the_clock(
     run = tmp_path / "run"
     script = f"srun --kill-on-bad-exit=1 python {ROOT}/tests/programs/by_hand.py {run} 1000000"
     done = cluster.run(
-        "sbatch", "--parsable", "--wait", "--ntasks=2", "--time=2", f"--output={tmp_path}/log", "--wrap",
+        "sbatch", "--parsable", "--wait", "--ntasks=2", "--time=3", f"--output={tmp_path}/log", "--wrap",
         f"{script} fail 1; {script} slow 0.1",
         check=False, timeout=240, env=environ,
     )  # fmt: skip
