@@ -418,6 +418,7 @@ class Runtime:
         Raises:
             ConfigurationError: The ranks' values do not go together; on every rank.
         """
+        self._settle()
         return gather(values, self.group)
 
     def gather_for_metrics(self, values: Any) -> Any:
@@ -564,7 +565,8 @@ class Runtime:
         if isinstance(thing, PREPARED):
             return thing
         if isinstance(thing, LRScheduler):
-            self.state.others[f"scheduler.{len(self.state.others)}"] = thing
+            number = sum(name.startswith("scheduler.") for name in self.state.others)
+            self.state.others[f"scheduler.{number}"] = thing
             return PreparedScheduler(thing, self.window)
         if isinstance(thing, DataLoader):
             return prepare_loader(thing, self.group, self.settings.seed, self.current_rows)

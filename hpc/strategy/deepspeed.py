@@ -163,6 +163,16 @@ class EngineFiles:
         """Write weights and optimizer state into a directory. Collective."""
         self.engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether every rank holds whole parameters; ZeRO 3 divides them."""
+        return not any(hasattr(parameter, "ds_tensor") for parameter in self.engine.module.parameters())
+
+    def parameters(self) -> Mapping[str, torch.Tensor]:
+        """Name -> a parameter, or this rank's part of it (DeepSpeed 0.15-0.19: ZeRO 3 keeps it in `ds_tensor`)."""
+        named = self.engine.module.named_parameters()
+        return {name: getattr(parameter, "ds_tensor", parameter) for name, parameter in named}
+
     def load_files(self, directory: Path) -> None:
         """Go on from what `save_files` wrote. Collective.
 

@@ -1,7 +1,7 @@
 """Where a run's curves go besides metrics.jsonl: TensorBoard, CSV, W&B, MLflow, or the user's own.
 
-A tracker lives on rank 0, gets what is shown on the screen when it is shown there, and goes on with the same run after
-every requeue: whatever names the run is kept in the point's directory.
+A tracker lives on rank 0 and gets the values that are shown on the screen, when they are shown. After a requeue it goes
+on with the same run, whose id is kept in the point's directory.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from hpc.config import leaves
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
 from hpc.run.directory import RunDirectory
-from hpc.run.points import leaves
 from hpc.say import warn
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told when a life begins.
+    """What a tracker is told at the beginning of a life.
 
     Args:
         directory: The point's.
         name: The experiment's.
         config: Everything that was configured.
-        step: Where this life goes on; later steps that were tracked before are trained again.
+        step: The step that this life goes on from. Later steps that were tracked before are trained again.
         environ: The process's environment variables, where trackers' own settings are.
     """
 
@@ -42,7 +42,7 @@ class TrackedRun:
     environ: MutableMapping[str, str] = field(default_factory=dict, repr=False)
 
     def remembered(self, tracker: str, make: Callable[[], str]) -> str:
-        """The id this tracker's run got in its first life; `make` is called in that one only."""
+        """The id that this tracker's run got in its first life, which is the only one to call `make`."""
         path = RunDirectory(self.directory).trackers
         ids = _known_ids(path)
         if tracker not in ids:
@@ -65,7 +65,7 @@ def _known_ids(path: Path) -> dict[str, str]:
 
 
 class Tracker(Protocol):
-    """What takes a run's curves. One object serves one life."""
+    """Something that keeps or shows a run's curves. Each life makes a new one."""
 
     def open(self, run: TrackedRun) -> None:
         """Begin, or go on with, a run."""
@@ -126,7 +126,7 @@ class Csv:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is left to write: `log` has written every row."""
 
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         temporary = self.path.with_suffix(".tmp")
@@ -153,7 +153,7 @@ class WeightsAndBiases:
             dir=run.directory,
             project=run.name,
             id=run.remembered("wandb", lambda: uuid4().hex[:12]),
-            resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
+            resume=None if mode == "offline" else "allow",  # offline there is no server to ask for the run
             mode=mode,
             config=dict(run.config),
             settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B itself says nothing
@@ -211,7 +211,7 @@ TRACKERS: dict[str, Callable[[], Tracker]] = {
 
 
 class Trackers:
-    """All trackers of this life. One that fails is left out from then on: a run does not end with somebody's server.
+    """All trackers of this life. One that fails is left out from then on: a run must not end because a server does.
 
     Args:
         trackers: Those to open.
@@ -234,7 +234,7 @@ class Trackers:
         for tracker in tuple(self._open):
             try:
                 getattr(tracker, method)(*args)
-            except Exception as error:  # whatever it is, it is not the training's
+            except Exception as error:  # whatever it is, training does not depend on it
                 self._open.remove(tracker)
                 what = f"{type(error).__name__}: {error}"
                 warn(f"{type(tracker).__name__} failed to {method}; training goes on without it ({what}).", error)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
@@ -189,9 +189,9 @@ def test_a_micro_batch_that_is_left_out_does_not_count(tmp_path: Path, bad: int)
     def life(directory: Path, stop: int, seen: list[int]) -> None:
         with Runtime(config(directory, strategy={"accumulation_steps": 2})) as runtime:
             layer = nn.Linear(1, 1)
-            loader = DataLoader(torch.arange(40.0)[:, None], batch_size=1)
+            loader = DataLoader(TensorDataset(torch.arange(40.0)[:, None]), batch_size=1)
             model, optimizer, loader = runtime.prepare(layer, torch.optim.SGD(layer.parameters(), 0.0), loader)
-            for x in runtime.steps(loader, total=6):
+            for (x,) in runtime.steps(loader, total=6):
                 seen.append(int(x))
                 if int(x) == bad:
                     continue
@@ -287,7 +287,7 @@ def test_what_is_trained_is_prepared_before_the_first_loop(tmp_path: Path) -> No
 
 
 def test_a_loop_of_ones_own_has_everything(tmp_path: Path) -> None:
-    """Resumed, saved at its end and when asked to, stopped by a signal, ended early; with steps of two micro-batches."""
+    """Resumed, saved at its end and when asked to, stopped by a signal; with steps of two micro-batches."""
 
     def life(directory: Path, total: int, stop: int = 0) -> torch.Tensor:
         settings = config(directory, strategy={"accumulation_steps": 2}, checkpoint={"every_steps": 100})
@@ -342,8 +342,8 @@ def test_a_closure_trains_as_with_torch_alone_and_resumes(tmp_path: Path) -> Non
         with Runtime(config(directory)) as runtime:
             layer = nn.Linear(2, 1)
             optimizer = torch.optim.LBFGS(layer.parameters(), lr=0.5, max_iter=4)
-            model, optimizer, loader = runtime.prepare(layer, optimizer, DataLoader(points, 4))
-            for x in runtime.steps(loader, total=total):
+            model, optimizer, loader = runtime.prepare(layer, optimizer, DataLoader(TensorDataset(points), 4))
+            for (x,) in runtime.steps(loader, total=total):
                 optimizer.step(closure_of(model, optimizer, x, runtime.backward))
             return weights(runtime, model)
 
@@ -362,7 +362,7 @@ def test_a_closure_trains_as_with_torch_alone_and_resumes(tmp_path: Path) -> Non
     assert torch.equal(life(tmp_path / "parts", 6), whole)
     torch.manual_seed(0)
     layer = nn.Linear(2, 1)
-    optimizer = torch.optim.LBFGS(layer.parameters(), lr=0.5, max_iter=4)
+    optimizer: Any = torch.optim.LBFGS(layer.parameters(), lr=0.5, max_iter=4)
     for step in range(6):
         x = points[step % 2 * 4 :][:4]
         optimizer.step(closure_of(layer, optimizer, x, torch.Tensor.backward))
@@ -397,7 +397,7 @@ def test_a_scheduler_of_a_prepared_optimizer_is_prepared_or_refused(tmp_path: Pa
             model, optimizer, loader = runtime.prepare(*model_and_loader())
             scheduler: Any = LambdaLR(optimizer, lambda step: 0.5**step)
             if not is_prepared:
-                with pytest.raises(ConfigurationError, match="scheduler = runtime.prepare"):
+                with pytest.raises(ConfigurationError, match=r"scheduler = runtime\.prepare"):
                     next(runtime.steps(loader, total=3))
                 continue
             scheduler = runtime.prepare(scheduler)
@@ -446,9 +446,9 @@ def test_a_norm_that_is_infinite_ends_the_run_too(tmp_path: Path) -> None:
     with refused, Runtime(config(tmp_path)) as runtime:
         layer = nn.Linear(1, 1, bias=False)
         model, optimizer, loader = runtime.prepare(
-            layer, torch.optim.SGD(layer.parameters(), 0.1), DataLoader(torch.ones(8, 1), 1)
+            layer, torch.optim.SGD(layer.parameters(), 0.1), DataLoader(TensorDataset(torch.ones(8, 1)), 1)
         )
-        for x in runtime.steps(loader, total=9):
+        for (x,) in runtime.steps(loader, total=9):
             runtime.backward((model(x) * (1e38 if runtime.step == 3 else 1.0)).sum() * 0.5 + model(x).sum() * 3e38)
             runtime.clip_grad_norm_(1.0)
             optimizer.step()
