@@ -20,7 +20,7 @@ def main(directory: str, steps: str, mode: str = "", value: str = "0") -> None:
         "run_dir": directory,
         "runtime": {"device": "cpu", "trackers": [], "max_lives_without_progress": 2},
         "checkpoint": {"every_steps": 10},
-        "cluster": {"grace_seconds": 150 if mode == "slow" else 0},
+        "cluster": {"grace_seconds": 150 if mode == "slow" else 1},
     }
     with Runtime(config) as runtime:
         loader = runtime.prepare(DataLoader(Points(), 4))
