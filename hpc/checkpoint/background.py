@@ -127,5 +127,8 @@ class BackgroundSaver:
             outcome = error
         flight.durable_seconds = time.monotonic() - began
         flight.blocked_seconds = flight.blocked_seconds or flight.durable_seconds
-        self.report(replace(flight, outcome=outcome))
+        try:
+            self.report(replace(flight, outcome=outcome))
+        except SaveError as error:  # the journal cannot be written: this save is not one to go on from
+            outcome = error
         flight.outcome = outcome

@@ -26,7 +26,7 @@ from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
 from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
 from hpc.errors import HpcError
 
-STATE = ("models", "optimizers", "others")
+STATE = ("models", "optimizers", "others", "frozen")
 """What of trainer.pt objects take back themselves."""
 
 
@@ -83,7 +83,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
 
 def _agreed(group: Group, outcome: list[str] | HpcError) -> list[str]:
     """What is wrong, on whichever rank; an error of one is raised on all."""
-    outcomes = group.collect(outcome)
+    outcomes = group.all_gather(outcome)
     for error in (each for each in outcomes if isinstance(each, HpcError)):
         raise error
     return sorted({problem for each in outcomes for problem in each})

@@ -44,7 +44,7 @@ class Group(Protocol):
         """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
         ...
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank. Collective."""
         ...
 
@@ -66,7 +66,7 @@ class Snapshot:
         parameters: Which parts are parameters of models.
         surveys: What those parameters were like that other ranks write.
         settings: What all ranks must have alike besides, by name.
-        doubt: Says what was not finite on this rank; "" when all was.
+        doubt: Says since which step something was not finite on this rank, and what; "" when all was.
         problem: Why this rank has nothing to save; it is an error of all ranks then.
     """
 
@@ -82,7 +82,7 @@ class Snapshot:
     parameters: frozenset[str] = frozenset()
     surveys: tuple[Survey, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
-    doubt: Callable[[], str] = lambda: ""
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
     problem: HpcError | None = None
 
 
@@ -93,7 +93,7 @@ def snapshot(
     extra: Mapping[str, Any],
     metrics: Mapping[str, float],
     position: Any = None,
-    doubt: Callable[[], str] = lambda: "",
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, ""),
 ) -> Snapshot:
     """What this rank would save now; tensors share memory with what is trained. Never raises an HpcError.
 
@@ -174,10 +174,10 @@ def _examine(group: Group, contents: Snapshot) -> None:
         written = {name: replace(part, shared_by="") for name, part in written.items()}
     known = evidence([*contents.surveys, *survey(written)], contents.settings)
     said = Testimony(contents.problem, contents.doubt(), known.not_finite, known.digests())
-    testimonies = group.collect(said)
+    testimonies = group.all_gather(said)
     error = verdict(testimonies, contents.step)
     if error is None and disagree(testimonies):
-        error = difference(group.collect(known.values), contents.step)
+        error = difference(group.all_gather(known.values), contents.step)
     if error is not None:
         raise error
 
@@ -266,7 +266,7 @@ def _check_readable(path: Path) -> None:
 
 def _save_engines(directory: Path, engines: Mapping[str, SavesItself], group: Group) -> list[Written | SaveError]:
     """Let engines write into directories of their own; their files are divided among the ranks for reading."""
-    saved = group.collect(_outcome(lambda: _call_engines(directory, engines)))
+    saved = group.all_gather(_outcome(lambda: _call_engines(directory, engines)))
     problem = next((each for each in saved if isinstance(each, SaveError)), None)
     names = group.broadcast(_files_of(directory, engines)) if problem is None else []
     rank, size = group.world.rank, group.world.world_size

@@ -111,7 +111,7 @@ def _not_a_number(rank: int, model: nn.Module, _: Any) -> None:
     ("change", "kind", "words"),
     [
         (_not_a_number, DivergedError, "1.weight must be finite, but is not on rank 1; nothing of step 7"),
-        (lambda rank, *_: {"doubt": lambda: "the loss of step 6" * (rank == 2)}, DivergedError, "loss of step 6 is"),
+        (lambda rank, *_: {"doubt": lambda: (6, "loss is nan" * (rank == 2))}, DivergedError, "loss is nan on rank 2"),
         (lambda rank, *_: {"position": [print] * rank}, ConfigurationError, r"rank 1/position\[0\] is of type builtin"),
     ],
 )  # fmt: skip

@@ -42,7 +42,7 @@ class ThreadRank:
         found = self.table.exchange(self.world.rank, value)
         return found if self.world.rank == 0 else []
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return self.table.exchange(self.world.rank, value)
 
 
