@@ -171,6 +171,9 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ("+cluster.sbatch={mail_type:ALL,mail-type:END}", "mail-type"),
     ("+cluster.sbatch.reservation={a:1}", "cluster.sbatch.reservation"),
     ("+cluster.sbatch.reservation=''", "cluster.sbatch.reservation"),
+    (r"+cluster.sbatch.reservation='a\b'", "cluster.sbatch.reservation"),
+    (r"cluster.partition='a\b'", "cluster.partition"),
+    ("cluster.account=''", "cluster.account"),
     ('+cluster.sbatch.comment="a\tb"', "cluster.sbatch.comment"),
     # keys and presets that are not there
     ("hardware.node=2", "hardware.node"),
