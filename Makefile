@@ -1,16 +1,20 @@
-# make train: set up and run the main job.   make test: set up and check everything.
+# make train: set up and run the main job.   make test: set up and check everything that this machine can.
+# make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint bench setup slurm clean
+.PHONY: train test matrix lint bench setup slurm clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
 test: $(VENV)/ready slurm lint
 	$(BIN)/python -m pytest $(ARGS)
+
+matrix:
+	$(PYTHON) -m tests.matrix
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check
@@ -22,7 +26,7 @@ bench: $(VENV)/ready
 
 setup: $(VENV)/ready
 
-# Needs root and apt; without them the tests on a real Slurm are skipped by name.
+# Installs Slurm where it can, with root and apt; without it pytest skips the tests on a real Slurm and names them.
 slurm:
 	@sh tests/slurm/install.sh
 
@@ -32,4 +36,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) .venv-matrix dist

@@ -75,3 +75,9 @@ class DivergedError(HpcError):
     """Training has diverged: more of it would be wasted (79 is free: sysexits.h ends at 78)."""
 
     exit_code = 79
+
+
+class DriftError(HpcError):
+    """Ranks hold different values where they should hold one, so that no checkpoint could say what is trained."""
+
+    exit_code = 80

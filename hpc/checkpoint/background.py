@@ -6,7 +6,6 @@ state once more, and never twice. There is one save at a time.
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 
 from hpc.checkpoint.save import Group, Snapshot, commit
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
+from hpc.errors import SaveError
 
 
 class Staging:
@@ -30,13 +30,10 @@ class Staging:
         A GPU is not waited for: its copies are queued behind the step that was taken, and before the next one.
         """
         parts = {name: replace(part, tensor=self._copy(name, part.tensor)) for name, part in contents.parts.items()}
-        return replace(
-            contents,
-            parts=parts,
-            trainer=copy.deepcopy(contents.trainer),
-            rank_state=copy.deepcopy(contents.rank_state),
-            ready=_after_copies() if any(part.tensor.is_cuda for part in contents.parts.values()) else contents.ready,
-        )
+        surveys = [replace(each, values=self._copy(str(n), each.values)) for n, each in enumerate(contents.surveys)]
+        given = [*(part.tensor for part in contents.parts.values()), *(each.values for each in contents.surveys)]
+        ready = _after_copies() if any(tensor.is_cuda for tensor in given) else contents.ready
+        return replace(contents, parts=parts, surveys=tuple(surveys), ready=ready)
 
     def _copy(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         buffer = self._buffers.get(name)
@@ -101,9 +98,14 @@ class BackgroundSaver:
         self.flight = Flight(contents.step)
         self._run(self.flight, contents, began)
 
-    def has_failed(self) -> bool:
-        """Whether the save in flight has ended badly."""
-        return self.flight is not None and isinstance(self.flight.outcome, Exception)
+    def has_failed(self, for_good: bool = False) -> bool:
+        """Whether the save in flight has ended badly.
+
+        Args:
+            for_good: Only if no later save can go better, because it is not the disk that is at fault.
+        """
+        outcome = self.flight.outcome if self.flight is not None else None
+        return isinstance(outcome, Exception) and not (for_good and isinstance(outcome, SaveError))
 
     def is_running(self, after_seconds: float = 0.0) -> bool:
         """Whether there still is a save to wait for, after having waited so long."""
@@ -125,5 +127,8 @@ class BackgroundSaver:
             outcome = error
         flight.durable_seconds = time.monotonic() - began
         flight.blocked_seconds = flight.blocked_seconds or flight.durable_seconds
-        self.report(replace(flight, outcome=outcome))
+        try:
+            self.report(replace(flight, outcome=outcome))
+        except SaveError as error:  # the journal cannot be written: this save is not one to go on from
+            outcome = error
         flight.outcome = outcome

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hpc.checkpoint.background import BackgroundSaver, Flight, Staging
@@ -17,8 +16,11 @@ from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from hpc.config import CheckpointOptions
 from hpc.connect.process_group import ProcessGroup
-from hpc.errors import HpcError, LoadError, SaveError
+from hpc.errors import DivergedError, HpcError, LoadError, SaveError
+from hpc.run.directory import RunDirectory
+from hpc.run.events import Committed, Diverged, Resumed, SaveFailed
 from hpc.run.journal import Journal
+from hpc.run.lives import last_committed_step, lives
 from hpc.say import phase
 from hpc.stop.requests import StopCause, StopRequests
 
@@ -35,19 +37,22 @@ class Position:
         shared: What else all ranks have in common.
         own: What this rank alone knows: where its loader is.
         metrics: The newest logged values.
+        doubt: Asked while this is committed, in the thread that saves: since which step something was not finite on
+            this rank, and the beginning of a sentence about it, which is "" when all was.
     """
 
     step: int
     shared: dict[str, Any]
     own: Any
     metrics: dict[str, float]
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
 
 
 class Checkpoints:
     """The checkpoints of one run, as its step boundaries see them.
 
     Args:
-        run_directory: Holds the journal, and checkpoints/.
+        journal: Told what happens; its run directory holds checkpoints/.
         options: When to save, and what stays.
         group: All ranks.
         state: What is saved and restored.
@@ -57,7 +62,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        run_directory: Path,
+        journal: Journal,
         options: CheckpointOptions,
         group: ProcessGroup,
         state: TrainingState,
@@ -65,9 +70,9 @@ class Checkpoints:
         say: Callable[[str], None],
     ) -> None:
         self.options, self.group, self.state, self.requests, self.say = options, group, state, requests, say
-        self.journal = Journal(run_directory)
-        self.store = CheckpointStore(run_directory / "checkpoints", _retention(options))
-        self.schedule = Schedule(options, group, self.journal, say)
+        self.journal = journal
+        self.store = CheckpointStore(RunDirectory(journal.directory).checkpoints, _retention(options))
+        self.schedule = Schedule(options, group, journal, say)
         self.saver = BackgroundSaver(self.store, group.beside(), self._landed)
         self.staging = Staging()
         self.saved_step = 0
@@ -78,15 +83,17 @@ class Checkpoints:
         """Take over the run directory and load the newest good checkpoint; returns its trainer state. Collective.
 
         Raises:
+            ConfigurationError: Something was prepared or registered that no checkpoint can hold.
             LoadError: Checkpoints were committed and none of them can be trusted, or they are of something else.
             SaveError: The directory cannot be written.
         """
-        error = self.group.broadcast(self._take_over() if self._is_main else None)
-        if error is not None:
-            raise error
+        committed = self.group.broadcast(self._take_over() if self._is_main else None)
+        if isinstance(committed, HpcError):
+            raise committed
+        self._check_state()
         with phase("Reading the newest checkpoint"):
             found = load_latest(self.store, self.state, self.group, self.say)
-        self._check_journal(found.checkpoint.step if found else None)
+        self._check_journal(found.checkpoint.step if found else None, committed)
         self.saved_step = found.checkpoint.step if found else 0
         self.schedule.begin(self.saved_step)
         return found.trainer if found else None
@@ -124,7 +131,7 @@ class Checkpoints:
         """At a step boundary: have all ranks stop at the same one when a save behind training has failed."""
         if not self.saver.has_failed():
             return
-        if self.options.on_error == "stop":
+        if self.options.on_error == "stop" or self.saver.has_failed(for_good=True):
             self.requests.ask(StopCause.SAVE_FAILED)
         else:
             self._land("continue")
@@ -151,7 +158,7 @@ class Checkpoints:
 
     def _start(self, position: Position, began: float) -> None:
         state, rank = self.state, self.group.world.rank
-        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own)
+        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own, position.doubt)
         if self._is_behind_training():
             contents = self.staging.hold(contents)
             self.saver.start(contents, began)
@@ -179,11 +186,12 @@ class Checkpoints:
         self._durable_seconds = flight.durable_seconds
         if not self._is_main:
             return
-        seconds = {"seconds": round(flight.durable_seconds, 3), "blocked_seconds": round(flight.blocked_seconds, 3)}
         if isinstance(flight.outcome, Exception):
-            self.journal.write("save_failed", step=flight.step, reason=str(flight.outcome))
+            kind = Diverged if isinstance(flight.outcome, DivergedError) else SaveFailed
+            self.journal.write(kind(flight.step, str(flight.outcome)))
         else:
-            self.journal.write("committed", step=flight.step, **seconds)
+            seconds = round(flight.durable_seconds, 3), round(flight.blocked_seconds, 3)
+            self.journal.write(Committed(flight.step, *seconds))
             self.schedule.measured(flight)
 
     def _warn_of_waiting(self, step: int) -> None:
@@ -199,24 +207,34 @@ class Checkpoints:
         left = self.requests.seconds_left()
         return bool(self.group.broadcast(left is None or not self.saved_step or left > self._durable_seconds))
 
-    def _take_over(self) -> HpcError | None:
-        """On rank 0; an error is for all ranks to raise."""
+    def _take_over(self) -> HpcError | int | None:
+        """On rank 0: the newest step that was committed once; an error is for all ranks to raise."""
         try:
             self.store.acquire()
+            return last_committed_step(lives(self.journal.events()))
         except HpcError as error:
             return error
-        return None
 
-    def _check_journal(self, step: int | None) -> None:
+    def _check_state(self) -> None:
+        """Refuse at the start what the first save would refuse, on all ranks alike."""
+        problem: HpcError | None = None
+        try:
+            self.state.contents({})
+        except HpcError as error:
+            problem = error
+        for found in self.group.all_gather(problem):
+            if found is not None:
+                raise found
+
+    def _check_journal(self, step: int | None, committed: int | None) -> None:
         """Never start anew where there was something to go on from."""
-        committed = self.group.broadcast(self.journal.last_committed_step() if self._is_main else None)
         if step is None and committed is not None:
             raise LoadError(
                 f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "
                 "but nothing there can be trusted: restore it, or choose another run_dir to start anew."
             )
         if self._is_main:
-            self.journal.write("resumed", step=step or 0)
+            self.journal.write(Resumed(step or 0))
 
     @property
     def _is_main(self) -> bool:

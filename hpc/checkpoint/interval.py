@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_DAY = 24.0
-PRIOR_HOURS = 24.0
-"""Where nothing is known, one failure a day: hardware of a few nodes fails less often, and preemption adds to it."""
 MIN_SECONDS = 60.0
 MAX_SECONDS = 4 * SECONDS_PER_HOUR
 DURABLE_MARGIN = 2.0
@@ -71,20 +67,3 @@ def _duration(seconds: float) -> str:
 
 def _rate(hours: float) -> str:
     return "a day" if hours == HOURS_PER_DAY else f"every {hours:.1f} hours"
-
-
-def hours_between_failures(events: Iterable[dict[str, Any]]) -> float:
-    """Estimated from a journal: time under way per life that ended neither stopped nor finished, with one day's prior.
-
-    A life that was stopped loses nothing, because it saves at its end.
-    """
-    hours, failures, began, last = 0.0, 0, None, 0.0
-    for event in events:
-        if event["event"] == "started":
-            failures += began is not None
-            began = last = event["time"]
-        elif began is not None:
-            hours += (event["time"] - last) / SECONDS_PER_HOUR
-            last = event["time"]
-            began = None if event["event"] in ("stopped", "finished") else began
-    return (PRIOR_HOURS + hours) / (1 + failures)

@@ -1,8 +1,8 @@
 """What does a run go on from? The newest checkpoint whose every byte is as it was written, whoever wrote it.
 
-Tensors are read straight into the model, and verified on the way; a checkpoint that turns out to be damaged is named,
-and the one before it is read over it. Each rank reads the parts it holds, and verifies every file that it reads whole
-or that was written by a rank of its number.
+Values are read first, by a reader that runs nobody's code. Tensors are read straight into the model, and verified on
+the way; a checkpoint that turns out to be damaged is named, and the one before it is read over it. Each rank reads the
+parts it holds, and verifies every file that it reads whole or that was written by a rank of its number.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from typing import Any
 import torch
 
 from hpc.checkpoint.files import DamagedError, file_damage, read_whole
+from hpc.checkpoint.formats import upgraded
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, TensorEntry, read_manifest
-from hpc.checkpoint.save import Group
+from hpc.checkpoint.plain import unpacked
+from hpc.checkpoint.save import Group, read_trainer
 from hpc.checkpoint.shards import Part, overlap, part_of
 from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
 from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
-from hpc.errors import LoadError
+from hpc.errors import HpcError
+
+STATE = ("models", "optimizers", "others")
+"""What of trainer.pt objects take back themselves."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Resumed:
 
     Args:
         checkpoint: What was loaded.
-        trainer: The content of its trainer.pt.
+        trainer: The content of its trainer.pt, without the state of objects, which they have back.
     """
 
     checkpoint: Checkpoint
@@ -69,14 +74,19 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
     if isinstance(manifest, str):
         return [manifest]
     reading = _Reading(checkpoint.directory, manifest, group)
-    outcomes = group.collect(reading.read(state))
-    for error in (each for each in outcomes if isinstance(each, LoadError)):
-        raise error
-    problems = sorted({problem for each in outcomes for problem in each})
+    problems = _agreed(group, reading.read(state))
     if problems:
         return problems
-    state.restore(checkpoint.directory, reading.targets, reading.trainer)
-    return reading.trainer
+    _agreed(group, reading.restore(state))
+    return reading.values()
+
+
+def _agreed(group: Group, outcome: list[str] | HpcError) -> list[str]:
+    """What is wrong, on whichever rank; an error of one is raised on all."""
+    outcomes = group.all_gather(outcome)
+    for error in (each for each in outcomes if isinstance(each, HpcError)):
+        raise error
+    return sorted({problem for each in outcomes for problem in each})
 
 
 def _manifest(checkpoint: Checkpoint) -> Manifest | str:
@@ -90,32 +100,59 @@ class _Reading:
     """One rank's attempt at one checkpoint."""
 
     def __init__(self, directory: Path, manifest: Manifest, group: Group) -> None:
-        self.directory, self.written = directory, manifest.written
+        self.directory, self.manifest, self.written = directory, manifest, manifest.written
         self.rank, self.size = group.world.rank, group.world.world_size
         self.targets: dict[str, torch.Tensor] = {}
         self.trainer: dict[str, Any] = {}
 
-    def read(self, state: TrainingState) -> list[str] | LoadError:
+    def read(self, state: TrainingState) -> list[str] | HpcError:
         """Read everything this rank needs; what is wrong with it is a value, to be compared with other ranks'."""
         try:
-            self.targets = state.targets(self.written)
-        except LoadError as error:
+            self.trainer = self._read_trainer()
+            self.targets = state.targets(self.written, self.trainer)
+        except HpcError as error:
             return error
+        except DamagedError as error:
+            return [str(error)]
         parts = {name: part_of(tensor, self.rank) for name, tensor in self.targets.items()}
         wanted = by_file(self.written.tensors, parts)
-        problems = [self._problem(name, wanted.get(name, [])) for name in self.written.files]
+        problems = [self._problem(name, wanted.get(name, [])) for name in self.written.files if name != TRAINER_FILE]
         for alias, stored in self.written.aliases.items():
-            if self.targets[alias] is not self.targets[stored]:
-                self.targets[alias].detach().copy_(self.targets[stored].detach())
+            target = self.targets.get(alias)
+            if target is not None and target is not self.targets[stored]:
+                target.detach().copy_(self.targets[stored].detach())
         return [problem for problem in problems if problem]
+
+    def restore(self, state: TrainingState) -> list[str] | HpcError:
+        """Hand over what was read."""
+        try:
+            state.restore(self.directory, self.targets, self.trainer)
+        except HpcError as error:
+            return error
+        return []
+
+    def values(self) -> dict[str, Any]:
+        """What trainer.pt holds besides the state of objects."""
+        return {name: unpacked(each) for name, each in self.trainer.items() if name not in STATE}
+
+    def _read_trainer(self) -> dict[str, Any]:
+        """The content of trainer.pt as the newest format has it.
+
+        Raises:
+            DamagedError: It is not what was written, or nobody's code but somebody else's has written it.
+        """
+        try:
+            entry = self.written.files[TRAINER_FILE]
+            content = read_trainer(io.BytesIO(read_whole(self.directory / TRAINER_FILE, entry)))
+            return upgraded(content, self.written, self.manifest.format)
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{TRAINER_FILE} cannot be read ({error})") from error
 
     def _problem(self, name: str, wanted: list[Wanted]) -> str | None:
         path, entry = self.directory / name, self.written.files[name]
         is_mine = entry.rank % self.size == self.rank
         try:
-            if name == TRAINER_FILE:
-                self.trainer = torch.load(io.BytesIO(read_whole(path, entry)), map_location="cpu", weights_only=True)
-            elif any(part for _, _, part in wanted) or (wanted and is_mine):
+            if any(part for _, _, part in wanted) or (wanted and is_mine):
                 read_tensors(path, entry, wanted, is_mine)
             elif is_mine:
                 return file_damage(path, entry)
@@ -130,8 +167,8 @@ def by_file(tensors: Mapping[str, TensorEntry], parts: Mapping[str, Part]) -> di
     """All pieces of every file, each with what of it belongs on this rank."""
     wanted: dict[str, list[Wanted]] = {}
     for name, entry in tensors.items():
-        part = parts[name]
+        part = parts.get(name)
         for piece in entry.pieces:
-            common = overlap(piece.offsets, piece.shape, part.offsets, part.tensor.shape)
+            common = part and overlap(piece.offsets, piece.shape, part.offsets, part.tensor.shape)
             wanted.setdefault(piece.file, []).append((piece, DTYPES[entry.dtype], part if common is not None else None))
     return wanted

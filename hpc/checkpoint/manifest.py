@@ -18,7 +18,8 @@ from hpc.checkpoint.files import DamagedError, FileEntry
 
 MANIFEST_FILE = "manifest.json"
 TRAINER_FILE = "trainer.pt"
-FORMAT = 1
+FORMAT = 2
+OLDEST_FORMAT = 1
 _OPENING = b'{"xxh3_128":"%b","checkpoint":'
 
 
@@ -79,6 +80,7 @@ class Manifest:
         saved_at: Seconds since the epoch.
         metrics: The newest logged values.
         written: By all ranks.
+        format: How trainer.pt and the names of tensors are laid out; see `hpc.checkpoint.formats`.
     """
 
     step: int
@@ -86,11 +88,12 @@ class Manifest:
     saved_at: float
     metrics: dict[str, float]
     written: Written
+    format: int = FORMAT
 
     def to_bytes(self) -> bytes:
         """The content of manifest.json."""
         fields = dataclasses.asdict(self)
-        fields |= {"format": FORMAT, **fields.pop("written")}
+        fields |= fields.pop("written")
         content = json.dumps(fields, separators=(",", ":")).encode()
         return _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n"
 
@@ -125,8 +128,8 @@ def _parsed(data: bytes) -> Manifest:
     if data != _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n":
         raise ValueError("it does not have the checksum it was written with")
     fields = json.loads(content)
-    if fields.pop("format") != FORMAT:
-        raise ValueError(f"only format {FORMAT} is known")
+    if not OLDEST_FORMAT <= fields["format"] <= FORMAT:
+        raise ValueError(f"only formats {OLDEST_FORMAT} to {FORMAT} are known here, and it has {fields['format']}")
     files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
     tensors = {name: _tensor_entry(entry) for name, entry in fields.pop("tensors").items()}
     aliases = fields.pop("aliases")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar, cast
 
 import torch
 
+from hpc.checkpoint.drift import Survey, Testimony, difference, disagree, evidence, survey, verdict
 from hpc.checkpoint.files import HashingWriter, explained, read_entry, write_file
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Piece, TensorEntry, Written, merged
 from hpc.checkpoint.names import below
+from hpc.checkpoint.plain import packed, unpacked
 from hpc.checkpoint.random_state import random_state
-from hpc.checkpoint.shards import Part, is_distributed, part_of
+from hpc.checkpoint.shards import ALL_RANKS, Part, is_distributed, part_of
 from hpc.checkpoint.state import SavesItself, TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.checkpoint.tensors import code_of, layout, write_tensors
-from hpc.errors import SaveError
+from hpc.errors import HpcError, LoadError, SaveError
 from hpc.failpoints import failpoint
 from hpc.files import flush_directory
 from hpc.world import World
@@ -42,7 +44,7 @@ class Group(Protocol):
         """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
         ...
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank. Collective."""
         ...
 
@@ -61,17 +63,27 @@ class Snapshot:
         metrics: The newest logged values.
         engines: What saves itself; such a snapshot must be committed before training goes on.
         ready: Returns when the tensors can be read.
+        parameters: Which parts are parameters of models.
+        surveys: What those parameters were like that other ranks write.
+        settings: What all ranks must have alike besides, by name.
+        doubt: Says since which step something was not finite on this rank, and what; "" when all was.
+        problem: Why this rank has nothing to save; it is an error of all ranks then.
     """
 
     step: int
-    parts: dict[str, Part]
-    trainer: dict[str, Any]
-    rank_state: dict[str, Any]
+    parts: dict[str, Part] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    rank_state: dict[str, Any] = field(default_factory=dict)
     sharded: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     engines: Mapping[str, SavesItself] = field(default_factory=dict)
     ready: Callable[[], object] = lambda: None
+    parameters: frozenset[str] = frozenset()
+    surveys: tuple[Survey, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
+    problem: HpcError | None = None
 
 
 def snapshot(
@@ -81,8 +93,11 @@ def snapshot(
     extra: Mapping[str, Any],
     metrics: Mapping[str, float],
     position: Any = None,
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, ""),
 ) -> Snapshot:
-    """What this rank would save now; tensors share memory with what is trained.
+    """What this rank would save now; tensors share memory with what is trained. Never raises an HpcError.
+
+    What keeps this rank from saving is part of the snapshot, because all ranks have to hear of it: `commit` raises it.
 
     Args:
         state: What is trained.
@@ -91,31 +106,52 @@ def snapshot(
         extra: Goes into trainer.pt beside the rest.
         metrics: Go into the manifest.
         position: Goes into trainer.pt as this rank's own.
-
-    Raises:
-        SaveError: A tensor is placed or typed in a way that no file can hold.
+        doubt: Asked while the snapshot is committed: what was not finite on this rank?
     """
-    contents = state.contents(extra)
-    parts = {name: part_of(tensor, rank) for name, tensor in contents.tensors.items()}
+    try:
+        contents = state.contents(extra)
+        parts = {name: part_of(tensor, rank) for name, tensor in contents.tensors.items()}
+        own = packed({"random": random_state(), "position": position}, f"rank {rank}")
+    except HpcError as error:
+        return Snapshot(step, problem=error)
+    elsewhere = {name: parts[name] for name in contents.parameters & parts.keys() if not parts[name].is_written}
     return Snapshot(
         step,
         {name: part for name, part in parts.items() if part.is_written},
         contents.trainer,
-        {"random": random_state(), "position": position},
+        own,
         sharded=any(map(is_distributed, contents.tensors.values())),
         aliases=contents.aliases,
         metrics=dict(metrics),
         engines=state.engines,
+        parameters=contents.parameters,
+        surveys=(*survey(elsewhere), *survey(_parts_of_engines(state.engines))),
+        settings=contents.settings,
+        doubt=doubt,
     )
+
+
+def _parts_of_engines(engines: Mapping[str, SavesItself]) -> dict[str, Part]:
+    return {
+        f"{name}/{key}": Part(
+            each.detach(), tuple(each.shape), (0,) * each.dim(), False, ALL_RANKS if engine.is_shared else ""
+        )
+        for name, engine in engines.items()
+        for key, each in engine.parameters().items()
+    }
 
 
 def commit(store: CheckpointStore, group: Group, contents: Snapshot) -> Checkpoint:
     """Write and publish a checkpoint; the same outcome on every rank. Collective.
 
     Raises:
+        ConfigurationError: A rank has something to save that no file can hold.
+        DivergedError: A loss or a parameter is not finite.
+        DriftError: Ranks differ in what they should share.
         SaveError: A rank could not write its files, or a newer life has taken over; nothing is left of it.
     """
     rank = group.world.rank
+    _examine(group, contents)
     begun = group.broadcast(_outcome(lambda: store.begin(contents.step)) if rank == 0 else None)
     temporary: Path = _raised(begun)
     failpoint("begun", rank)
@@ -128,6 +164,22 @@ def commit(store: CheckpointStore, group: Group, contents: Snapshot) -> Checkpoi
     result = group.broadcast(published)
     failpoint("told", rank)
     return cast("Checkpoint", _raised(result))
+
+
+def _examine(group: Group, contents: Snapshot) -> None:
+    """Refuse a checkpoint that should not be, alike on all ranks, before anything is written. Collective."""
+    contents.ready()
+    written = {name: part for name, part in contents.parts.items() if name in contents.parameters}
+    if group.world.world_size == 1:  # nobody to compare with
+        written = {name: replace(part, shared_by="") for name, part in written.items()}
+    known = evidence([*contents.surveys, *survey(written)], contents.settings)
+    said = Testimony(contents.problem, contents.doubt(), known.not_finite, known.digests())
+    testimonies = group.all_gather(said)
+    error = verdict(testimonies, contents.step)
+    if error is None and disagree(testimonies):
+        error = difference(group.all_gather(known.values), contents.step)
+    if error is not None:
+        raise error
 
 
 def _publish(
@@ -144,7 +196,6 @@ def _publish(
 
 def _write(directory: Path, contents: Snapshot, states: list[Any], rank: int) -> Written:
     """This rank's files, durable."""
-    contents.ready()
     kinds = sorted({name.split("/", 1)[0] for name in contents.parts})
     suffix = f".rank_{rank:05d}" if contents.sharded else ""
     with explained(directory.parent):
@@ -152,6 +203,7 @@ def _write(directory: Path, contents: Snapshot, states: list[Any], rank: int) ->
         if rank == 0:
             content = {**contents.trainer, "ranks": states}
             entry = write_file(directory / TRAINER_FILE, rank, lambda writer: _save(content, writer))
+            _check_readable(directory / TRAINER_FILE)
             written.append(Written({TRAINER_FILE: entry}, aliases=contents.aliases))
         flush_directory(directory)
     failpoint("written", rank)
@@ -173,16 +225,48 @@ def _write_kind(path: Path, kind: str, contents: Snapshot, rank: int) -> Written
 
 
 def _entry(part: Part, file: str, begin: int) -> TensorEntry:
-    return TensorEntry(code_of(part.tensor), part.shape, (Piece(file, begin, part.offsets, tuple(part.tensor.shape)),))
+    return TensorEntry(
+        code_of(part.tensor, file), part.shape, (Piece(file, begin, part.offsets, tuple(part.tensor.shape)),)
+    )
 
 
 def _save(content: Any, writer: HashingWriter) -> None:
     torch.save(content, cast("IO[bytes]", writer))  # write is all that torch asks of a file (torch 2.6-2.13)
 
 
+def read_trainer(file: IO[bytes]) -> dict[str, Any]:
+    """The content of a trainer.pt; nobody's code is run by reading it.
+
+    Raises:
+        ValueError: It holds something else than plain values.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has many words for it, and the reason is not in the first of them
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        telling = [line for line in lines if "WeightsUnpickler error" in line]
+        raise ValueError(next(iter(telling or lines), type(error).__name__).rstrip(".")) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    return content
+
+
+def _check_readable(path: Path) -> None:
+    """What cannot be read back must not be taken for a checkpoint.
+
+    Raises:
+        SaveError: It cannot.
+    """
+    try:
+        with path.open("rb") as file:
+            unpacked(read_trainer(file), lambda _: torch.empty(0))
+    except (ValueError, TypeError, KeyError, AttributeError, LoadError) as error:
+        raise SaveError(f"{path.name} was written, but cannot be read back: {error}.") from error
+
+
 def _save_engines(directory: Path, engines: Mapping[str, SavesItself], group: Group) -> list[Written | SaveError]:
     """Let engines write into directories of their own; their files are divided among the ranks for reading."""
-    saved = group.collect(_outcome(lambda: _call_engines(directory, engines)))
+    saved = group.all_gather(_outcome(lambda: _call_engines(directory, engines)))
     problem = next((each for each in saved if isinstance(each, SaveError)), None)
     names = group.broadcast(_files_of(directory, engines)) if problem is None else []
     rank, size = group.world.rank, group.world.world_size

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 
 from hpc.checkpoint.background import Flight
-from hpc.checkpoint.interval import MIN_SECONDS, Choice, choose, hours_between_failures
+from hpc.checkpoint.interval import MIN_SECONDS, Choice, choose
 from hpc.checkpoint.save import Group
 from hpc.config import CheckpointOptions
+from hpc.run.events import IntervalChosen
 from hpc.run.journal import Journal
+from hpc.run.lives import hours_between_failures, lives
 
 SECONDS_PER_MINUTE = 60.0
 CHANGE = 0.1
@@ -60,12 +62,12 @@ class Schedule:
             return
         hours, source = self.options.mean_hours_between_failures, " by checkpoint.mean_hours_between_failures"
         if hours is None:
-            hours, source = hours_between_failures(self.journal.events()), ""
+            hours, source = hours_between_failures(lives(self.journal.events())), ""
         chosen = choose(flight.blocked_seconds, flight.durable_seconds, hours, source)
         changed = abs(chosen.seconds - self._choice.seconds) > CHANGE * self._choice.seconds
         self._choice = chosen
         if changed or not self._reported:
-            self.journal.write("interval", seconds=round(chosen.seconds, 1), reason=chosen.reason)
+            self.journal.write(IntervalChosen(round(chosen.seconds, 1), chosen.reason))
         if not self._reported:
             self.report(f"Saving every {chosen.seconds:.0f} s ({chosen.reason}).")
             self._reported = True

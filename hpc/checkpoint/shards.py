@@ -15,6 +15,8 @@ import torch
 
 from hpc.errors import SaveError
 
+ALL_RANKS = "all"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -25,12 +27,14 @@ class Part:
         shape: Of the whole tensor.
         offsets: Where in the whole tensor the box begins, per dimension.
         is_written: Whether this rank writes it.
+        shared_by: The same on all ranks that hold this box, and on no other; empty where one rank alone holds it.
     """
 
     tensor: torch.Tensor
     shape: tuple[int, ...]
     offsets: tuple[int, ...]
     is_written: bool
+    shared_by: str = ""
 
 
 def part_of(tensor: torch.Tensor, rank: int) -> Part:
@@ -41,12 +45,15 @@ def part_of(tensor: torch.Tensor, rank: int) -> Part:
     """
     tensor = tensor.detach()
     if not is_distributed(tensor):
-        return Part(tensor, tuple(tensor.shape), (0,) * tensor.dim(), rank == 0)
+        return Part(tensor, tuple(tensor.shape), (0,) * tensor.dim(), rank == 0, ALL_RANKS)
     whole: Any = tensor  # a DTensor; its type is not imported, because that takes half a second
     local = whole.to_local()
     offsets, shape = list((0,) * whole.dim()), list(whole.shape)
-    is_first = True
+    is_first, place = True, []
     for placement, size, coordinate in zip(whole.placements, whole.device_mesh.shape, _coordinate(whole), strict=True):
+        if placement.is_partial():
+            raise SaveError(f"A tensor to save must have been added up, but one of shape {shape} is {placement}.")
+        place.append("*" if placement.is_replicate() and size > 1 else str(coordinate))
         if placement.is_replicate():
             is_first = is_first and coordinate == 0
         elif placement.is_shard():
@@ -58,7 +65,8 @@ def part_of(tensor: torch.Tensor, rank: int) -> Part:
             f"A tensor to save must be replicated or sharded evenly along dimensions, but one of shape "
             f"{list(whole.shape)} is placed as {whole.placements} and has {list(local.shape)} on rank {rank}."
         )
-    return Part(local, tuple(whole.shape), tuple(offsets), is_first and local.numel() > 0)
+    shared_by = f"{tuple(whole.device_mesh.shape)} {' '.join(place)}" if "*" in place else ""
+    return Part(local, tuple(whole.shape), tuple(offsets), is_first and local.numel() > 0, shared_by)
 
 
 def is_distributed(tensor: torch.Tensor) -> bool:

@@ -2,26 +2,36 @@
 
 model.safetensors      weights and buffers, under the names of the user's own module
 optimizer.safetensors  what the optimizer keeps of each parameter, under the parameter's name
-trainer.pt             what is not a tensor of these: schedulers, loss scaler, position in the data, random states
+others.safetensors     tensors of everything else: of what was registered, of an optimizer's own keys
+trainer.pt             what is no tensor: schedulers, loss scaler, position in the data, random states
 
 The same names whatever the strategy and the number of ranks; where tensors are sharded each rank writes its own
-part, into model.rank_00003.safetensors.
+part, into model.rank_00003.safetensors. What ranks hold each for itself, as the statistics of BatchNorm under DDP and
+the state of registered objects, is rank 0's; random states and the loaders' positions are every rank's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from hpc.checkpoint.manifest import Written
-from hpc.checkpoint.names import NamedOptimizer, below, kind, model_state, parameter_names
-from hpc.errors import LoadError
+from hpc.checkpoint.manifest import TensorEntry, Written
+from hpc.checkpoint.models import NamedModel, fresh
+from hpc.checkpoint.names import below, few, kind, parameter_names
+from hpc.checkpoint.optimizers import NamedOptimizer, tags
+from hpc.checkpoint.plain import Keep, copied, on_device, packed, tensor_tag, unpacked, unsavable
+from hpc.checkpoint.shards import is_distributed
+from hpc.checkpoint.tensors import DTYPES, is_storable
+from hpc.errors import HpcError, LoadError
 
-SHOWN_NAMES = 3
+OTHERS = "others"
+"""What tensors are filed under that belong to no parameter."""
+REGISTERED = ("user.", "scheduler.")
+"""Names of what a user has handed over; the loss scaler may come and go with the precision."""
 
 
 class Stateful(Protocol):
@@ -47,6 +57,15 @@ class SavesItself(Protocol):
         """Take it back; the files have been verified. Collective."""
         ...
 
+    def parameters(self) -> Mapping[str, torch.Tensor]:
+        """What of its parameters can be looked at on this rank."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all ranks have these parameters alike."""
+        ...
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -55,12 +74,16 @@ class Contents:
     Args:
         tensors: By kind and name.
         aliases: Names of tied tensors -> the name that is stored.
-        trainer: What trainer.pt holds for all ranks.
+        trainer: What trainer.pt holds for all ranks; a copy.
+        parameters: Which tensors are parameters of models.
+        settings: Name -> value of what all ranks must have alike besides.
     """
 
     tensors: dict[str, torch.Tensor]
     aliases: dict[str, str]
     trainer: dict[str, Any]
+    parameters: frozenset[str]
+    settings: dict[str, str]
 
 
 @dataclass
@@ -80,61 +103,85 @@ class TrainingState:
     engines: dict[str, SavesItself] = field(default_factory=dict)
 
     def contents(self, extra: Mapping[str, Any]) -> Contents:
-        """Everything to save that is alike on all ranks; `extra` goes into trainer.pt."""
-        tensors: dict[str, torch.Tensor] = {}
-        plain: dict[str, list[Any]] = {"models": [], "optimizers": []}
-        for which, values in self._model_values().items():
-            tensors |= {f"{which}/{name}": each for name, each in values.items() if isinstance(each, torch.Tensor)}
-            plain["models"].append({n: each for n, each in values.items() if not isinstance(each, torch.Tensor)})
-        aliases = _aliases(tensors)
-        for which, optimizer in self._named_optimizers().items():
-            state, others = optimizer.state()
-            tensors |= {f"{which}/{name}": each for name, each in state.items()}
-            plain["optimizers"].append(others)
-        trainer = {**plain, "others": {name: other.state_dict() for name, other in self.others.items()}, **extra}
-        return Contents({n: each for n, each in tensors.items() if n not in aliases}, aliases, trainer)
-
-    def targets(self, written: Written) -> dict[str, torch.Tensor]:
-        """The tensors a checkpoint is to be read into: the models' own, and new ones for the optimizers.
+        """Everything to save that is alike on all ranks; `extra` goes into trainer.pt.
 
         Raises:
-            LoadError: The checkpoint is of another model or another set of parameters.
+            ConfigurationError: A value cannot be saved; the sentence says where it is.
+            SaveError: A tensor is placed in a way that no file can hold.
         """
+        tensors: dict[str, torch.Tensor] = {}
+        keep = _keeps(tensors, f"{OTHERS}/")
+        models, optimizers, parameters = [], [], set()
+        for which, model in self._named_models().items():
+            values, others = model.state(which, keep)
+            tensors |= {f"{which}/{name}": each for name, each in values.items()}
+            parameters |= {f"{which}/{name}" for name in model.parameters}
+            models.append(others)
+        aliases = _aliases(tensors)
+        settings: dict[str, str] = {}
+        for optimizer in self._named_optimizers():
+            optimizer.check()
+            optimizers.append(optimizer.state(_keeps(tensors, ""), _whole(keep)))
+            settings |= optimizer.settings()
+        trainer = {"models": models, "optimizers": optimizers, "others": self._others(keep), **packed(dict(extra), "")}
+        aliases |= _aliases(tensors)
+        stored = {name: each for name, each in tensors.items() if name not in aliases}
+        return Contents(stored, aliases, trainer, frozenset(parameters), settings)
+
+    def targets(self, written: Written, trainer: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The tensors a checkpoint is to be read into: the models' own, and new ones for all else.
+
+        Raises:
+            LoadError: The checkpoint is of another model or other objects.
+        """
+        entries = {**written.tensors, **{name: written.tensors[stored] for name, stored in written.aliases.items()}}
+        models, optimizers = self._named_models(), self._named_optimizers()
+        _compare_counts(models, optimizers, trainer)
+        _compare_others(self.others, trainer)
         targets: dict[str, torch.Tensor] = {}
-        for which, values in self._model_values().items():
-            targets |= {f"{which}/{name}": each for name, each in values.items() if isinstance(each, torch.Tensor)}
-        for which, optimizer in self._named_optimizers().items():
-            fresh = optimizer.targets(below(which, written.tensors))
-            targets |= {f"{which}/{name}": each for name, each in fresh.items()}
-        _compare(targets, written)
+        for which, model in models.items():
+            _compare(which, model, below(which, entries))
+            fresh_ones = model.targets(below(which, entries))
+            targets |= {f"{which}/{name}": each for name, each in fresh_ones.items()}
+        for optimizer, plain in zip(optimizers, trainer["optimizers"], strict=True):
+            targets |= optimizer.targets(plain, entries)
+        like: dict[str, torch.Tensor] = {}
+        self._others(_keeps(like, f"{OTHERS}/"))
+        for tag in tags([trainer["models"], trainer["optimizers"], trainer["others"]]):
+            name = tag["name"]
+            if name.startswith(f"{OTHERS}/"):
+                targets[name] = _other_target(entries[name], like.get(name), tag["device"])
         return targets
 
     def restore(self, directory: Path, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
         """Hand everything back that the models do not hold already. Collective where there are engines.
 
         Raises:
-            LoadError: It is of other objects.
+            LoadError: It is of other objects, or one of them cannot take it back.
         """
-        try:
-            for name, engine in self.engines.items():
-                engine.load_files(directory / name)
-            for model, values in zip(self.models, trainer["models"], strict=True):
-                if values:
-                    model.load_state_dict(values, strict=False)
-            for (which, optimizer), plain in zip(self._named_optimizers().items(), trainer["optimizers"], strict=True):
-                optimizer.restore(below(which, targets), plain)
-            for name, other in self.others.items():
-                other.load_state_dict(trainer["others"][name])
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise misfit(error) from error
 
-    def _model_values(self) -> dict[str, dict[str, Any]]:
-        return {kind("model", index): model_state(model) for index, model in enumerate(self.models)}
+        def fetch(tag: dict[str, Any]) -> torch.Tensor:
+            return targets[tag["name"]]
 
-    def _named_optimizers(self) -> dict[str, NamedOptimizer]:
-        names = parameter_names(self.models)
+        for name, engine in self.engines.items():
+            _taking(name, engine.load_files, directory / name)
+        for (which, model), plain in zip(self._named_models().items(), trainer["models"], strict=True):
+            _taking(which, model.restore, below(which, targets), plain, fetch)
+        for optimizer, plain in zip(self._named_optimizers(), trainer["optimizers"], strict=True):
+            _taking(optimizer.which, optimizer.restore, plain, fetch)
+        for name, other in self.others.items():
+            _taking(name, other.load_state_dict, unpacked(trainer["others"][name], fetch))
+
+    def _others(self, keep: Keep) -> dict[str, Any]:
+        return {name: packed(other.state_dict(), name, keep) for name, other in self.others.items()}
+
+    def _named_models(self) -> dict[str, NamedModel]:
+        return {kind("model", index): NamedModel(model) for index, model in enumerate(self.models)}
+
+    def _named_optimizers(self) -> list[NamedOptimizer]:
+        names = parameter_names(self.models, self.others)
         optimizers = enumerate(self.optimizers)
-        return {kind("optimizer", index): NamedOptimizer(optimizer, names) for index, optimizer in optimizers}
+        return [NamedOptimizer(kind("optimizer", index), optimizer, names) for index, optimizer in optimizers]
 
 
 def misfit(reason: object) -> LoadError:
@@ -145,28 +192,86 @@ def misfit(reason: object) -> LoadError:
     )
 
 
+def _taking(name: str, take: Callable[..., object], *arguments: Any) -> None:
+    """Let an object take its state back; whatever it has against it is said in one sentence.
+
+    Raises:
+        LoadError: It has something against it.
+    """
+    try:
+        take(*arguments)
+    except HpcError:
+        raise
+    except ValueError as error:
+        raise misfit(error) from error
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise misfit(f"{name} cannot take its state back ({type(error).__name__}: {first})") from error
+
+
+def _keeps(tensors: dict[str, torch.Tensor], prefix: str) -> Keep:
+    """Collect tensors for the files of tensors; those of a kind that these do not know stay where they are."""
+
+    def keep(place: str, tensor: torch.Tensor) -> dict[str, Any]:
+        if not is_storable(tensor):
+            return copied(place, tensor)
+        name, number = f"{prefix}{place}", 1
+        while name in tensors:
+            name, number = f"{prefix}{place}.{number}", number + 1
+        tensors[name] = tensor
+        return tensor_tag(tensor, name=name)
+
+    return keep
+
+
+def _whole(keep: Keep) -> Keep:
+    """Refuse sharded tensors where nothing would say, at the next start, how they are to be sharded."""
+
+    def checked(place: str, tensor: torch.Tensor) -> Any:
+        if is_distributed(tensor):
+            raise unsavable(place, tensor)
+        return keep(place, tensor)
+
+    return checked
+
+
+def _other_target(entry: TensorEntry, like: torch.Tensor | None, device: str) -> torch.Tensor:
+    if like is not None:
+        return fresh(entry, like)
+    return torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device=on_device(device))
+
+
 def _aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Name -> the name before it of the same tensor: tied weights."""
     first: dict[int, str] = {}
     return {name: first[id(each)] for name, each in tensors.items() if first.setdefault(id(each), name) != name}
 
 
-def _compare(targets: Mapping[str, torch.Tensor], written: Written) -> None:
-    """Every tensor of the run must be in the checkpoint, with its shape, and none else."""
-    shapes = {name: entry.shape for name, entry in written.tensors.items()}
-    shapes |= {name: shapes[stored] for name, stored in written.aliases.items() if stored in shapes}
-    missing = [name for name in targets if name not in shapes]
-    unknown = [name for name in shapes if name not in targets]
-    other = [name for name in targets.keys() & shapes if tuple(targets[name].shape) != shapes[name]]
+def _compare_counts(
+    models: Mapping[str, NamedModel], optimizers: list[NamedOptimizer], trainer: Mapping[str, Any]
+) -> None:
+    """What was handed over must be as many, under the same names."""
+    counts = (("model", len(models), trainer["models"]), ("optimizer", len(optimizers), trainer["optimizers"]))
+    for what, here, there in counts:
+        if here != len(there):
+            raise misfit(f"it holds {len(there)} {what}(s), and {here} are prepared here")
+
+
+def _compare_others(others: Mapping[str, Stateful], trainer: Mapping[str, Any]) -> None:
+    missing = [name for name in others if name not in trainer["others"]]
+    unknown = [name for name in trainer["others"] if name not in others and name.startswith(REGISTERED)]
     if missing:
-        raise misfit(f"it has no {_few(missing)}")
+        raise misfit(f"it has no state of {few(missing)}")
     if unknown:
-        raise misfit(f"there is no {_few(unknown)} here")
+        raise misfit(f"it has state of {few(unknown)}, and nothing of that name was registered or prepared here")
+
+
+def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) -> None:
+    """Every tensor that is read in place must be in the checkpoint, with its shape; the rest the model looks at."""
+    missing = [f"{which}/{name}" for name in model.live if name not in entries]
+    other = [name for name in model.live if name in entries and tuple(model.live[name].shape) != entries[name].shape]
+    if missing:
+        raise misfit(f"it has no {few(missing)}")
     if other:
         name = min(other)
-        raise misfit(f"{name} has shape {[*shapes[name]]} there and {[*targets[name].shape]} here")
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+        raise misfit(f"{which}/{name} has shape {[*entries[name].shape]} there and {[*model.live[name].shape]} here")

@@ -18,7 +18,7 @@ import xxhash
 
 from hpc.checkpoint.files import CHUNK_BYTES, DamagedError, FileEntry, HashingWriter, checksum_problem, size_problem
 from hpc.checkpoint.manifest import Piece
-from hpc.checkpoint.shards import Part, overlap
+from hpc.checkpoint.shards import Part, is_distributed, overlap
 from hpc.errors import SaveError
 
 _NAMES = {
@@ -64,23 +64,33 @@ def layout(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | No
     for name in names:
         tensor = tensors[name]
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": code_of(tensor), "shape": [*tensor.shape], "data_offsets": [begin, end]}
+        entries[name] = {"dtype": code_of(tensor, name), "shape": [*tensor.shape], "data_offsets": [begin, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text
     return Layout(header, {name: len(header) + entries[name]["data_offsets"][0] for name in names})
 
 
-def code_of(tensor: torch.Tensor) -> str:
+def code_of(tensor: torch.Tensor, name: str) -> str:
     """How safetensors spells a tensor's type.
 
     Raises:
         SaveError: It has no word for it.
     """
-    if tensor.dtype not in CODES or tensor.layout is not torch.strided:
+    if not is_storable(tensor):
         kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in CODES))
-        raise SaveError(f"A tensor to save must be dense and one of {kinds}, but is {tensor.layout} {tensor.dtype}.")
+        raise SaveError(
+            f"A tensor to save must be dense and one of {kinds}, but is {tensor.layout} {tensor.dtype}"
+            f"{'' if type(tensor) is torch.Tensor else f' in a {type(tensor).__name__}'}: {name} cannot be saved."
+        )
     return CODES[tensor.dtype]
+
+
+def is_storable(value: object) -> bool:
+    """Whether a file of tensors can hold this, whole or as shards: a dense tensor of a type that safetensors knows."""
+    if not isinstance(value, torch.Tensor) or value.dtype not in CODES or value.layout is not torch.strided:
+        return False
+    return is_distributed(value) or type(value.detach()) is torch.Tensor
 
 
 def write_tensors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ from hpc.checkpoint.manifest import Manifest, read_manifest
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
 from hpc.cli.columns import aligned
 from hpc.errors import HpcError, LoadError
-from hpc.run.journal import Journal
+from hpc.run.directory import RunDirectory
+from hpc.run.events import Verified
+from hpc.run.journal import Journal, read_journal
+from hpc.run.lives import read_back_times
 from hpc.say import fail, warn
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -73,7 +77,7 @@ def listing(directory: Path, now: float) -> str:
         directory: The point's.
         now: Seconds since the epoch.
     """
-    verified = {event["step"]: event["time"] for event in Journal(directory).events() if _is_reading(event)}
+    verified = read_back_times(read_journal(directory))
     rows = [_row(each, verified.get(each.step), now) for each in _store(directory).list()]
     return aligned([("step", "size", "age", "verified", "logged"), *rows])
 
@@ -101,13 +105,13 @@ def _verified(directory: Path, checkpoint: Checkpoint) -> bool:
         return False
     files = read_manifest(checkpoint.directory).written.files
     click.echo(f"{checkpoint.directory}: {len(files)} files as they were written")
-    Journal(directory).write("verified", step=checkpoint.step)
+    Journal(directory, f"verify-{os.uname().nodename}-{os.getpid()}").write(Verified(checkpoint.step))
     return True
 
 
 def _points(run: Path) -> Iterator[Path]:
     """The run itself, or the points of a sweep in their order."""
-    if (run / "checkpoints").is_dir():
+    if RunDirectory(run).checkpoints.is_dir():
         yield run
     else:
         yield from sorted(
@@ -116,11 +120,7 @@ def _points(run: Path) -> Iterator[Path]:
 
 
 def _store(directory: Path) -> CheckpointStore:
-    return CheckpointStore(directory / "checkpoints")
-
-
-def _is_reading(event: dict[str, object]) -> bool:
-    return event["event"] in ("resumed", "verified")
+    return CheckpointStore(RunDirectory(directory).checkpoints)
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -1,11 +1,12 @@
 """Where does rank 0 listen? Rank 0 answers on a few known ports, and only to those who know the job.
 
-Every rank derives the same short ladder of ports and the same token from the job's identity. Rank 0 opens its beacon
-on the first rung that is free. The others knock on all rungs of the likely hosts, wait for the beacon to speak first,
-and each side proves that it knows the token before anything else is said. So a port formula that collides with a
-stranger costs nothing, a silent listener is left alone, and nothing is ever sent to a server of another kind.
+Every rank computes the same short list of ports (the ladder) and the same token from the job's identity. Rank 0 opens
+its beacon on the first port of the list that is free. The other ranks connect to all these ports on the likely hosts
+and wait for the beacon to speak first. Then each side proves that it knows the token, before anything else is sent. So
+it does no harm when another program listens on one of the ports: a silent listener is left after half a second, and
+nothing is ever sent to a server of another kind.
 
-The token keeps accidents out, not attackers: a job's identity is no secret, and neither is torch's store behind it.
+The token protects against accidents, not against attackers: a job's identity is not secret.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ FIRST_PORT, PORT_COUNT, RUNGS = 20_000, 10_000, 8
 """Below the ports that Linux hands out by itself (32768 and up), so that only another server can be in the way."""
 
 ANSWER_SECONDS = 0.5
-"""A beacon answers within milliseconds; a host that drops packets, or a silent listener, is left after so long."""
+"""A beacon answers within milliseconds. Give up on a host that drops packets, or on a silent listener, after this."""
 
 NEAR_HOSTS = 16
-"""So many hosts are asked in every round; beyond them, rounds that look farther become rarer."""
+"""This many hosts are asked in every round; the hosts after them are asked in fewer and fewer rounds."""
 
 KNOCKS_PER_SECOND = 20_000
-"""What all ranks of a world together may ask of one host."""
+"""The most that all ranks of a world together may knock on one host."""
 
 _GREETING = b"hpc beacon 1\n"
 _NONCE, _PROOF = 16, 32
@@ -43,11 +44,11 @@ _NONCE, _PROOF = 16, 32
 
 @dataclass(frozen=True)
 class Identity:
-    """What the ranks of one attempt of one job share, and nobody else has.
+    """What the ranks of one attempt of one job have in common, and no other process has.
 
     Args:
         job: `World.job`.
-        attempt: `World.attempt`; a predecessor that is still dying has another one.
+        attempt: `World.attempt`; an earlier attempt whose processes are still ending has another number.
         user: Numeric user id.
     """
 
@@ -62,7 +63,7 @@ class Identity:
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """The ladder: different ports, evenly spaced, the same for every rank."""
+        """The ladder: eight different ports, evenly spaced, the same on every rank."""
         start, stride = (int.from_bytes(self._digest(word)[:8], "big") for word in ("start", "stride"))
         step = 1 + stride % (PORT_COUNT // RUNGS - 1)
         return tuple(FIRST_PORT + (start + rung * step) % PORT_COUNT for rung in range(RUNGS))
@@ -92,18 +93,18 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 class Beacon:
-    """Tells ranks of this job where the store is, from a thread, for as long as the context lasts.
+    """Tells the ranks of this job where the store is. A thread of it answers until the context ends.
 
     Args:
-        identity: Who may know.
-        store: What to tell; an empty address stands for the one through which the rank came.
+        identity: Only ranks with the same identity are told.
+        store: What they are told. An empty address means the address through which the rank has connected.
         address: Where to listen; empty means everywhere.
 
     Attributes:
-        port: The rung it found.
+        port: The port of the ladder that was free.
 
     Raises:
-        OSError: Every rung of the ladder is taken.
+        OSError: Every port of the ladder is taken.
     """
 
     def __init__(self, identity: Identity, store: Endpoint, address: str = "") -> None:
@@ -137,7 +138,7 @@ class Beacon:
                 guest.close()
 
     def _serve_once(self, selector: selectors.BaseSelector) -> bool:
-        """Greet and answer whoever is there; returns whether it is time to stop."""
+        """Greet new connections and answer proofs; returns whether it is time to stop."""
         for key, _ in selector.select(ANSWER_SECONDS):
             if key.fileobj is self._stopped:
                 return True
@@ -159,7 +160,10 @@ class Beacon:
             guest.send(_GREETING + nonce)
 
     def _answer(self, guest: socket.socket, nonce: bytes) -> None:
-        """Whoever sends less than a whole proof at once is no rank of ours, or will knock again."""
+        """Tell the store to a rank that has proved itself.
+
+        A proof that does not come in one piece is not waited for: a rank of ours sends it in one and would knock again.
+        """
         reply = guest.recv(_NONCE + _PROOF)
         theirs, proof = reply[:_NONCE], reply[_NONCE:]
         if hmac.compare_digest(proof, _prove(self._token, b"rank", nonce, theirs)):
@@ -171,7 +175,7 @@ def _guests(selector: selectors.BaseSelector) -> list[socket.socket]:
 
 
 def _show_out(selector: selectors.BaseSelector) -> None:
-    """Close the connections of those who came and said nothing."""
+    """Close connections that have sent nothing for too long."""
     for guest in _guests(selector):
         if time.monotonic() - selector.get_key(guest).data[1] > ANSWER_SECONDS:
             selector.unregister(guest)
@@ -195,7 +199,8 @@ def _prove(token: bytes, side: bytes, *parts: bytes) -> bytes:
 def find_beacon(hosts: Sequence[str], identity: Identity, deadline: float, world_size: int = 1) -> Endpoint | None:
     """Ask the hosts in rounds until the beacon is found; None when it was not.
 
-    Rank 0 is on the first host unless tasks were placed by hand (`srun -m arbitrary`), so far hosts are asked rarely.
+    Rank 0 is on the first host unless tasks were placed by hand (`srun -m arbitrary`), so the hosts at the end of the
+    list are asked rarely.
 
     Args:
         hosts: Names or addresses, the likeliest first.
@@ -213,7 +218,7 @@ def find_beacon(hosts: Sequence[str], identity: Identity, deadline: float, world
 
 
 def search_rounds(world_size: int) -> Iterator[tuple[int, float]]:
-    """How many hosts to ask, and how long to pause then; round 2^k looks at 4^k hosts."""
+    """For each round: how many hosts to ask, and how long to pause after it. Round 2^k asks 4^k hosts."""
     number, pause_seconds, shortest = 0, 0.01, world_size / KNOCKS_PER_SECOND
     while True:
         number += 1
@@ -223,9 +228,9 @@ def search_rounds(world_size: int) -> Iterator[tuple[int, float]]:
 
 
 def ask_host(host: str, identity: Identity) -> Endpoint | None:
-    """Knock on every rung of one host at once, and return what its beacon tells; None when there is none of ours.
+    """Connect to every port of the ladder on one host, and return what the beacon tells; None where there is no beacon.
 
-    Returns within ANSWER_SECONDS, and at once where every port refuses. A name that nobody can resolve is no host.
+    Returns within ANSWER_SECONDS, and at once where every port refuses. A name that cannot be resolved is passed over.
     """
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for family, address in _addresses(host):
@@ -259,7 +264,7 @@ def _first_answer(selector: selectors.BaseSelector, token: bytes) -> Endpoint | 
 
 
 def _converse(beacon: socket.socket, token: bytes) -> Endpoint | None:
-    """The rank's side of the conversation; None as soon as the other side is no beacon of this job."""
+    """The rank's side of the exchange; None as soon as the other side turns out not to be this job's beacon."""
     beacon.settimeout(ANSWER_SECONDS)
     greeting = beacon.recv(len(_GREETING) + _NONCE)
     if not greeting.startswith(_GREETING):

@@ -1,7 +1,7 @@
 """Which device is this rank's?
 
-CUDA and the CPU are tested. MPS (Apple) and XLA (TPU, through torch_xla 2.7 or later) are chosen when they are there,
-with one rank, and follow their documentation; neither was at hand to be run.
+The CPU is tested. MPS (Apple) and XLA (TPU, through torch_xla 2.7 or later) are chosen where they are found, for one
+rank only. That code follows their documentation; there was no such machine to run it on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hpc.world import World
 
 
 def kinds_here() -> dict[str, bool]:
-    """Kind of device -> whether this machine has one, best first."""
+    """Kind of device -> whether this machine has one; in the order in which `auto` takes them."""
     return {
         "cuda": torch.cuda.is_available(),
         "xla": importlib.util.find_spec("torch_xla") is not None,
@@ -26,10 +26,10 @@ def kinds_here() -> dict[str, bool]:
 
 
 def only_device(kind: str, world: World) -> torch.device:
-    """The device of a kind of which a rank never has to choose one.
+    """The device of a kind that has no index: cpu, mps or xla.
 
     Raises:
-        ConfigurationError: Ranks would have to share it, or talk over it in a way that was never tried.
+        ConfigurationError: There are several ranks, and the kind is not cpu: they would share the device.
     """
     if kind != "cpu" and world.world_size > 1:
         raise ConfigurationError(
@@ -47,11 +47,11 @@ def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
     Args:
         asked: auto, or a device by name.
         world: This rank.
-        gpus_per_node: What the hardware promises; a GPU job must not train on CPUs unnoticed.
+        gpus_per_node: From the hardware section, so that a job that paid for GPUs never trains on CPUs unnoticed.
 
     Raises:
-        ConfigurationError: What was asked for or promised is not here.
-        WorldError: There are several GPUs, and fewer than ranks on this node.
+        ConfigurationError: The device that was asked for, or that the hardware section promises, is not here.
+        WorldError: This process sees several GPUs, but fewer than there are ranks on this node.
     """
     available = kinds_here()
     kind = next(kind for kind, here in available.items() if here) if asked == "auto" else asked
@@ -71,15 +71,15 @@ def choose_device(asked: str, world: World, gpus_per_node: int) -> torch.device:
 def choose_device_index(visible: int, world: World) -> int | None:
     """The index of this rank's device among those it sees, or None for the CPU.
 
-    Counts and nothing else: `SLURM_STEP_GPUS` holds global ids, which are no index where cgroups renumber, and
-    `--gpus-per-task=1` shows each rank one device, called 0.
+    It follows from counts alone. `SLURM_STEP_GPUS` is not used: it holds the node's own numbers, which differ from
+    torch's where cgroups hide the other GPUs. With `--gpus-per-task=1` each rank sees one device, and its index is 0.
 
     Args:
         visible: How many devices torch sees in this process.
         world: This rank.
 
     Raises:
-        WorldError: Several devices are visible, and fewer than there are ranks on this node.
+        WorldError: Several devices are visible, but fewer than there are ranks on this node.
     """
     if visible == 0:
         return None

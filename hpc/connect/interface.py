@@ -1,7 +1,7 @@
-"""Which of this host's network interfaces, and which of its addresses, do the other hosts reach?
+"""Through which network interface, and at which address, do the other hosts reach this one?
 
-`runtime.interface` may be said in three ways: an interface by name (`ib0`), an address (`10.1.0.7`), or a network
-(`10.1.0.0/16`), which is the one that means the same on hosts whose interfaces are named differently.
+`runtime.interface` is the name of an interface (`ib0`), an address (`10.1.0.7`), or a network (`10.1.0.0/16`). A
+network is the best choice where interfaces have different names on different hosts.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def interface_address(asked: str) -> str:
 def interface_name(asked: str) -> str:
     """The interface of this host that `runtime.interface` means.
 
-    An address belongs to one host, rank 0's; on the others it means the interface that leads to it.
+    An address belongs to one host only, which is rank 0's; on the other hosts it means the interface that leads there.
 
     Raises:
-        WorldError: This host has no such interface, no address in that network, or no way to that address.
+        WorldError: This host has no such interface, no address in that network, or no route to that address.
     """
     network = _network(asked)
     if network is None or network.num_addresses > 1:
@@ -55,7 +55,10 @@ def interface_of(address: str | None) -> str | None:
 
 
 def address_towards(host: str) -> str | None:
-    """The address that this host uses to speak to another; None when it cannot. Connecting a datagram sends nothing."""
+    """The address from which this host sends to another one; None where there is no route.
+
+    Nothing is sent: connecting a datagram socket only asks the kernel for the route.
+    """
     try:
         found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
     except OSError:
@@ -64,7 +67,7 @@ def address_towards(host: str) -> str | None:
 
 
 def is_address(text: str) -> bool:
-    """Whether this is a numeric address that needs no scope."""
+    """Whether this is a numeric address that can be used without naming an interface: not a link-local one."""
     try:
         return not ipaddress.ip_address(text).is_link_local
     except ValueError:
@@ -72,12 +75,12 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(address: str | None) -> bool:
-    """Whether a numeric address never leaves its host."""
+    """Whether this is a numeric loopback address."""
     return address is not None and is_address(address) and ipaddress.ip_address(address).is_loopback
 
 
 def fabric_name(host: str, suffix: str) -> str:
-    """What a host is called on the network that `runtime.host_suffix` names: node7.lab is node7i.lab."""
+    """The host's name on the network of `runtime.host_suffix`: with the suffix i, node7.lab becomes node7i.lab."""
     if not suffix or is_address(host):
         return host
     label, dot, domain = host.partition(".")
@@ -91,10 +94,12 @@ def choose_interface(
     asked: str | None = None,
     host_suffix: str = "",
 ) -> None:
-    """Tell gloo which interface reaches the other hosts; left alone it trusts what the own host name resolves to.
+    """Tell gloo which interface reaches the other hosts.
 
-    Collective where a launcher names fewer hosts than there are nodes, as torchrun and env:// do: the host that
-    MASTER_ADDR names has nobody to look towards, so each rank says through the store how it is seen from outside.
+    By itself gloo takes the interface of the address that this host's own name resolves to, which may be the wrong one.
+
+    Collective where a launcher names fewer hosts than there are nodes, as torchrun and env:// do. The host that
+    MASTER_ADDR names then knows no other host, so the ranks exchange their addresses through the store.
 
     Args:
         environ: Gets GLOO_SOCKET_IFNAME, unless it is there already.
@@ -104,7 +109,7 @@ def choose_interface(
         host_suffix: `runtime.host_suffix`.
 
     Raises:
-        WorldError: This host has not the interface that was asked for.
+        WorldError: This host does not have the interface that was asked for.
     """
     if world.node_count == 1:
         address = address_towards("127.0.0.1")
@@ -119,19 +124,19 @@ def choose_interface(
 
 
 def _other_hosts(world: World) -> list[str]:
-    """Hosts that may be asked for the way: all but this one, where it is known which one this is."""
+    """At most eight other hosts, to find the route to; this one is left out where it is known which one it is."""
     known = len(world.hosts) == world.node_count
     return [host for node, host in enumerate(world.hosts) if not (known and node == world.node_rank)][:8]
 
 
 def _outward_address(hosts: list[str]) -> str | None:
-    """This host's address on the way to the first of these hosts that there is a way to, and that is not this one."""
+    """The address from which this host sends to the first of these hosts that has a route and is not this host."""
     found = (address_towards(host) for host in hosts)
     return next((address for address in found if address and not is_loopback(address)), None)
 
 
 def _told_address(world: World, store: Store, address: str | None) -> str | None:
-    """The address towards another node: this rank's own, or the way to the first rank that has one."""
+    """The address that was found, or else the one from which this host sends to the first rank that has found one."""
     store.set(f"address/{world.rank}", address or "")
     if address:
         return address

@@ -1,7 +1,7 @@
-"""Which mpiexec started this process? MPICH's puts nothing into the environment that two of them do not share.
+"""Which mpiexec started this process? Two mpiexec of MPICH in one job set the same environment variables.
 
-Every process of its ranks descends from a proxy that was started with `--control-port HOST:PORT`, where that mpiexec
-listens: the same words on all of its nodes, and nobody else's for as long as it lives (MPICH 4.0.2, hydra).
+But every rank descends from a proxy that was started with `--control-port HOST:PORT`, where its mpiexec listens. That
+is the same on all nodes, and no other mpiexec has it while this one runs (MPICH 4.0.2, hydra).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 
 SOURCES = ("mpich", "mvapich2")
-"""Launchers of `hpc world` that are hydra and give no identity."""
+"""Launchers in the table that are MPICH's hydra, and whose variables do not name the one mpiexec."""
 
 OPTION = "--control-port"
 
 
 def control_port() -> str:
-    """The address of the mpiexec above this process; empty where there is none, or where it is not ours to see."""
+    """The address of the mpiexec that started this process; empty where there is none, or where it may not be seen."""
     import psutil  # deferred: 20 ms that only hydra's ranks need
 
     with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Where do the ranks really run, and how many of the CPUs there are for this one?"""
+"""Where do the ranks really run, and how many CPUs are there for this one?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SHOWN_CLASHES = 4
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank really runs, as it sees it itself.
+    """Where a rank really runs, as its own process sees it.
 
     Args:
         host: The name that its kernel gives.
         cpus: The CPUs it may use, in order.
-        device: UUID of its GPU; "" without one, or where torch does not tell.
+        device: UUID of its GPU; "" without a GPU, or where torch does not tell it.
     """
 
     host: str
@@ -51,14 +51,15 @@ def check_devices(places: Sequence[Place]) -> None:
 
 
 def thread_count(place: Place, places: Sequence[Place], world: World, environ: Mapping[str, str]) -> int | None:
-    """How many threads this rank computes with; None leaves the number to OMP_NUM_THREADS, where somebody chose it.
+    """How many threads this rank computes with; None where the user has set OMP_NUM_THREADS, which then counts.
 
-    The CPUs that this rank may use are divided among the ranks of its host that may use the very same ones: with
-    Slurm's task/affinity or task/cgroup each rank's are its own already, elsewhere all ranks of a node see all of
-    them. Ranks whose CPUs overlap without being the same do not count as sharing. A Slurm rank takes no more than its
-    job asked for, because without either plugin the rest of the node may be somebody else's.
+    The CPUs that this rank may use are divided by the number of ranks on its host that may use exactly the same CPUs.
+    With Slurm's task/affinity or task/cgroup each rank has CPUs of its own; elsewhere all ranks of a node see all CPUs.
+    Ranks whose CPUs overlap but differ do not count. A rank that srun started takes at most what its job asked for,
+    because without these plugins the other CPUs of the node may belong to other jobs.
 
-    torchrun sets OMP_NUM_THREADS=1 for everybody who did not (torch 2.6 to 2.15, distributed/run.py): not a choice.
+    torchrun sets OMP_NUM_THREADS=1 where the user has not (torch 2.6 to 2.15, distributed/run.py), so that 1 under
+    torchrun is not taken for the user's choice.
 
     Args:
         place: This rank's.
@@ -75,7 +76,7 @@ def thread_count(place: Place, places: Sequence[Place], world: World, environ: M
 
 
 def cpu_advice(place: Place, world: World, environ: Mapping[str, str]) -> str:
-    """Say so when a rank has fewer CPUs than its job asked for, or "": srun does not hand `-c` on (Slurm 22.05 on)."""
+    """Advice where a rank has fewer CPUs than asked for, or "": since Slurm 22.05 srun ignores the job's `-c`."""
     asked = _asked_cpus(world, environ)
     if asked <= len(place.cpus):
         return ""
@@ -87,6 +88,6 @@ def cpu_advice(place: Place, world: World, environ: Mapping[str, str]) -> str:
 
 
 def _asked_cpus(world: World, environ: Mapping[str, str]) -> int:
-    """CPUs per task that Slurm was asked for; 0 when it was not, or did not start this rank."""
+    """CPUs per task that the job asked Slurm for; 0 where it did not ask, or where Slurm did not start this rank."""
     told = environ.get("SLURM_CPUS_PER_TASK", "").strip()
     return int(told) if world.source == "slurm" and told.isdecimal() else 0

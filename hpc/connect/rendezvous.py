@@ -1,9 +1,9 @@
-"""How do the ranks of a world find each other, and how do they know that all of them came?
+"""How do the ranks of a world find each other, and how do they know that all of them are there?
 
 Where the launcher gave no address, rank 0 lets the kernel choose a port for torch's store, and a beacon tells the
-others (`hpc.connect.beacon`). So no port is guessed or checked before use, no shared file system is needed, and rank 0
-may be on any host. A torch store client is never used to look for the store: against a silent listener it blocks for
-half a minute whatever timeout it was given (torch 2.13).
+others where it is (`hpc.connect.beacon`). So no port is guessed, no shared file system is needed, and rank 0 may be on
+any host. A client of torch's store is never used to look for the store: where a program listens and does not answer, it
+blocks for half a minute, whatever timeout it was given (torch 2.13).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from hpc.errors import WorldError
 from hpc.world.world import World
 
 POLLS_PER_SECOND = 20_000
-"""What all ranks of a world together may ask of the store while they wait for the last one."""
+"""The most that all ranks of a world together may ask the store while they wait for the last one."""
 
 FAREWELL_SECONDS = 1.5
-"""Rank 0 stays so long after a failure, because the store that tells the others why goes away with it."""
+"""After a failure rank 0 stays for this long, because the other ranks read the reason from its store."""
 
 COMPLETE = "complete"
 TWICE_HINT = "unset RANK where a batch script exports it for all tasks"
@@ -41,16 +41,16 @@ def open_store(
 ) -> Store:
     """Connect this rank to a store that all ranks share; returns once every rank is there. Collective.
 
-    Under torchrun with its agent's store, the agents have met already, and the ranks do not wait for each other again.
+    Under torchrun with its agent's store, the agents have waited for each other already, so the ranks do not.
 
     Args:
         world: This rank.
         timeout_seconds: How long to wait for the last rank.
         interface: Network interface, address, or network (CIDR) at which rank 0's store listens; None means all.
-        host_suffix: Appended to the first label of every host's name: `i` where node7's fast address is node7i.
+        host_suffix: Added to the first part of every host's name: `i` where the fast network calls node7 node7i.
 
     Raises:
-        WorldError: A rank did not come, came twice, or rank 0 was not found; it names ranks, hosts and ports.
+        WorldError: A rank is missing, came twice, or rank 0 was not found; the message names ranks, hosts and ports.
     """
     if world.world_size == 1:
         return HashStore()
@@ -63,9 +63,9 @@ def open_store(
 
 
 def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store:
-    """As torch's env:// does it: rank 0 serves the store, unless torchrun's agent does already.
+    """As torch's env:// does it: rank 0 serves the store, unless torchrun's agent serves it already.
 
-    The agent keeps one store through restarts, so the keys of each attempt stay apart.
+    The agent keeps one store through restarts, so the keys of each attempt get a prefix of their own.
     """
     serves = world.rank == 0 and not world.agent_store
     if not serves:
@@ -86,7 +86,7 @@ def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store
 
 
 def _await_listener(world: World, master: tuple[str, int], deadline: float) -> None:
-    """Wait for the store's port here, where signals reach Python, and not inside torch, where they do not."""
+    """Wait for the store's port in Python, because a signal is not handled while torch waits inside its own code."""
     pause_seconds = 0.01
     while True:
         try:
@@ -103,10 +103,10 @@ def _await_listener(world: World, master: tuple[str, int], deadline: float) -> N
 
 
 def _open_beacon(world: World, deadline: float, interface: str | None) -> Store:
-    """The beacon is lit first, so that the others need not wait while torch looks up names for its own messages.
+    """Rank 0's part. The beacon starts before the store, so that the others need not wait for torch's name look-up.
 
-    Every client of torch's store asks DNS, once, what its peer's address is called, however the address was spelled,
-    and no switch prevents it (torch 2.13, socket.cpp): 10 s where a resolver is configured and does not answer.
+    Every client of torch's store asks DNS for the name of its peer's address, even where it was given a number. This
+    cannot be switched off (torch 2.13, socket.cpp). It takes 10 s where the DNS server does not answer.
     """
     identity = _identity(world)
     address = interface_address(interface) if interface else _loopback(world)
@@ -135,7 +135,7 @@ def _lit_beacon(identity: Identity, endpoint: Endpoint, address: str) -> Beacon:
 
 
 def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
-    """Serve from a listener that is open already, which the faster of torch's servers cannot do in torch 2.6."""
+    """Serve the store from a socket that is open already; in torch 2.6 only the older of its two servers can."""
     serve = partial(
         TCPStore,
         endpoint.address or "127.0.0.1",
@@ -174,7 +174,7 @@ def _open_found(world: World, deadline: float, hosts: tuple[str, ...]) -> Store:
 
 
 def _meet(store: Store, world: World, deadline: float) -> None:
-    """Register, and wait for the verdict: all came, or who did not. The first verdict written is everybody's."""
+    """Register, and wait for the verdict: that all ranks are there, or which are not. The first one written counts."""
     with _explained("Rank 0 must keep the store until every rank is there, but it went away: see rank 0's output"):
         if store.add(f"rank/{world.rank}", 1) > 1:
             twice = f"Every rank must be started once, but rank {world.rank} of {world.job} came twice: {TWICE_HINT}."
@@ -192,7 +192,7 @@ def _meet(store: Store, world: World, deadline: float) -> None:
 
 
 def _await_verdict(store: Store, world: World, deadline: float) -> None:
-    """Ask in short intervals, not in one long wait inside torch, so that signals reach Python meanwhile."""
+    """Ask again and again instead of waiting inside torch, because a signal is not handled in there."""
     start = time.monotonic()
     while not store.check(["verdict"]):
         now = time.monotonic()
@@ -217,7 +217,7 @@ def _identity(world: World) -> Identity:
 
 
 def _loopback(world: World) -> str:
-    """This host's address when the world never leaves loopback, so that a laptop opens nothing to its network."""
+    """The loopback address where all hosts of the world are loopback, so that a laptop opens no port to its network."""
     try:
         addresses = [ipaddress.ip_address(host) for host in world.hosts]
     except ValueError:
@@ -240,7 +240,7 @@ def _remaining(deadline: float) -> timedelta:
 
 @contextmanager
 def _explained(sentence: str) -> Iterator[None]:
-    """Turn torch's network errors into one of ours: DistError, or its base for a taken port in torch 2.6."""
+    """Turn torch's network errors into one of ours: DistError, or for a taken port in torch 2.6 its base class."""
     try:
         yield
     except RuntimeError as error:

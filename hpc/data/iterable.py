@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,27 +10,32 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from hpc.connect.process_group import ProcessGroup
-from hpc.data.loader import PreparedLoader, WorkerStart
+from hpc.data.deal import check_reading
+from hpc.data.loader import PreparedLoader
 from hpc.data.nest import on_device, to_device
-from hpc.data.rows import CurrentRows, until_all_are_done
+from hpc.data.prepared import Prepared
+from hpc.data.rows import Counting, CurrentRows, until_all_are_done
 from hpc.data.share import Share
+from hpc.data.workers import WorkerStart
 from hpc.errors import ConfigurationError
 
 
 def prepare_loader(
     loader: DataLoader[Any], group: ProcessGroup, seed: int, current: CurrentRows
 ) -> PreparedLoader | PreparedIterable:
-    """Make a loader of either style fit this world.
+    """Make a loader of either style fit this world; one that does already stays as it is.
 
     Raises:
         ConfigurationError: Its samples cannot be dealt out.
     """
+    if isinstance(loader, (PreparedLoader, PreparedIterable)):
+        return loader
     if isinstance(loader.dataset, IterableDataset):
         return PreparedIterable(loader, group, current)
     return PreparedLoader(loader, group, seed, current)
 
 
-class PreparedIterable:
+class PreparedIterable(Prepared):
     """What `Runtime.prepare` makes of a DataLoader over an iterable-style data set, which gives this rank's part only.
 
     Iterating it is one pass: a rank that has fewer batches than another repeats its last one, and
@@ -47,16 +53,28 @@ class PreparedIterable:
                 "A loader over an iterable-style data set must have a batch_size, because the global batch is made "
                 "of it, but has none: let the data set give samples, and the loader make batches."
             )
-        self.loader, self.group, self.current = loader, group, current
-        self.share = Share(group.world.rank, group.world.world_size, loader.batch_size)
-        self._epoch = 0
-        loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
-        if loader.generator is None:
-            loader.generator = torch.Generator()  # its own: an iterator draws from it when it is made
+        check_reading(loader)
+        super().__init__(loader, group, Share(group.world.rank, group.world.world_size, loader.batch_size), current)
+        vars(self).update(_reader=_reader(loader), _epoch=0)
 
-    def __iter__(self) -> Iterator[Any]:
-        batches = until_all_are_done(iter(self.loader), self.group)
-        return self.current.follow((rows, to_device(batch, self.group.device)) for rows, batch in batches)
+    @property
+    def samples_per_epoch(self) -> int:
+        """Raises ConfigurationError: nobody knows how many samples an iterable-style data set gives."""
+        raise ConfigurationError(
+            "epochs takes a loader over a map-style data set, because an iterable-style one does not say how many "
+            f"samples an epoch has, but got one over a {type(self.loader.dataset).__name__}: train by "
+            "runtime.steps(loader, total=...)."
+        )
+
+    def epoch_stream(self, epoch: int, start: int) -> Iterator[Any]:
+        """Raises ConfigurationError: see `samples_per_epoch`."""
+        del epoch, start
+        return iter(range(self.samples_per_epoch))
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._tell_epoch(self._next_pass())
+        batches = until_all_are_done(iter(self._reader), self.group)
+        return self.current.follow((rows, to_device(batch, self.device)) for rows, batch in batches)
 
     def stream(self, start: int, positions: Sequence[Any] = ()) -> Iterator[Any]:
         """This rank's micro-batches without end; the data set is read again whenever it ends.
@@ -84,10 +102,9 @@ class PreparedIterable:
     def _endless(self) -> Iterator[Any]:
         empty = False
         while True:
-            if hasattr(self.loader.dataset, "set_epoch"):
-                self.loader.dataset.set_epoch(self._epoch)
+            self._tell_epoch(self._epoch)
             was_empty, empty = empty, True
-            for batch in on_device(self.loader, self.group.device):
+            for batch in on_device((batch for _, batch in self._reader), self.device):
                 empty = False
                 yield batch
             if empty and was_empty:  # once is no mistake: a checkpoint may have been made at the very end
@@ -96,10 +113,14 @@ class PreparedIterable:
                 )
             self._epoch += 1
 
+    def _tell_epoch(self, epoch: int) -> None:
+        if hasattr(self.loader.dataset, "set_epoch"):
+            self.loader.dataset.set_epoch(epoch)
+
     def _stateful(self) -> Any:
         """Who knows the position: the loader, or in its own process the data set."""
-        if hasattr(self.loader, "load_state_dict"):
-            return self.loader
+        if hasattr(self._reader, "load_state_dict"):
+            return self._reader
         if hasattr(self.loader.dataset, "load_state_dict") and self.loader.num_workers == 0:
             return self.loader.dataset
         raise ConfigurationError(
@@ -116,3 +137,13 @@ class PreparedIterable:
                 f"because each knows its own position only, but this world has {self.share.world_size}: "
                 f"ask for {saved} ranks, or use a map-style data set."
             )
+
+
+def _reader(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The user's loader, but that it counts samples and its workers are deaf; his own stays as it is."""
+    reader = copy.copy(loader)
+    reader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+    reader.collate_fn = Counting(loader.collate_fn)
+    if loader.generator is None:
+        reader.generator = torch.Generator()  # its own: an iterator draws from it when it is made
+    return reader

@@ -10,11 +10,15 @@ splitmix64's finaliser (Steele, Lea and Flood, OOPSLA 2014).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Positions = NDArray[np.uint64]
+
+AT_ONCE = 8192
+"""Indices are computed for at least so many samples in one go: NumPy's overhead is per call."""
 
 ROUNDS, ROUNDS_OF_FEW = 6, 18
 FEW_BITS = 12
@@ -26,6 +30,21 @@ STIRS = (
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
 )
 LAST_SHIFT = np.uint64(31)
+
+
+class SampleOrder(Protocol):
+    """What is at each position, over all epochs; the same on every rank."""
+
+    @property
+    def length(self) -> int:
+        """Positions in an epoch."""
+
+    @property
+    def at_once(self) -> int:
+        """How many positions are worth asking for in one go."""
+
+    def indices(self, positions: Positions) -> NDArray[Any]:
+        """What the data set is asked for at each position; the same shape [n]."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Order:
     length: int
     seed: int
     shuffle: bool
+    at_once: int = AT_ONCE
 
     def indices(self, positions: Positions) -> NDArray[np.int64]:
         """Which sample is seen at each position.
@@ -75,6 +95,12 @@ class Order:
             values[outside] = _feistel(values[outside], keys, bits)
             outside = outside[values[outside] >= self.length]
         return values
+
+
+def uniform(seed: int, positions: Positions) -> NDArray[np.float64]:
+    """A number in [0, 1) for each position, each a draw of its own: shape [n]."""
+    (key,) = _round_keys(seed, -1, 1)  # of no epoch: nothing in common with an order of the same seed
+    return (_mix(positions * np.uint64(GOLDEN) + key) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def _feistel(values: Positions, keys: list[np.uint64], bits: int) -> Positions:

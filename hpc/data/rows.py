@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from hpc.connect.process_group import ProcessGroup
-from hpc.data.nest import tensors_of
 from hpc.errors import ConfigurationError
-
-NOTHING = object()
-"""What a rank has after its last batch."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +27,23 @@ class Rows:
     held: int
     samples: tuple[int, ...]
 
-    def gather(self, value: torch.Tensor, gather: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Every rank's rows that are samples, rank after rank. Collective.
+    def kept(self, shape: tuple[int, ...], rank: int) -> int:
+        """How many rows of a value are those of samples; they come first.
 
         Args:
-            value: Shape [held x n, ...]: n rows for each row of the batch.
-            gather: Joins equally long tensors of all ranks.
+            shape: [held x n, ...]: n rows for each row of the batch.
+            rank: Whose value.
 
         Raises:
-            ConfigurationError: The tensor has not so many rows for each row of the batch.
+            ConfigurationError: The value has not so many rows for each row of the batch.
         """
-        each, odd = divmod(value.shape[0], self.held) if value.dim() else (0, 1)
+        each, odd = divmod(shape[0], self.held) if shape else (0, 1)
         if odd or not each:
             raise ConfigurationError(
-                f"gather_for_metrics takes tensors with a row for each of the batch's {self.held} samples, "
-                f"but got one of shape {tuple(value.shape)}: do not reduce over samples before, or use gather."
+                f"gather_for_metrics takes values with a row for each of the batch's {self.held} samples, "
+                f"but got one of shape {shape}: do not reduce over samples before, or use gather."
             )
-        longest = max(self.samples) * each
-        parts = torch.split(gather(_lengthened(value[:longest], longest)), longest)
-        return torch.cat([part[: count * each] for part, count in zip(parts, self.samples, strict=True)])
+        return self.samples[rank] * each
 
 
 @dataclass
@@ -71,39 +63,50 @@ class CurrentRows:
             self.rows = outer
 
 
-def until_all_are_done(batches: Iterator[Any], group: ProcessGroup) -> Iterator[tuple[Rows, Any]]:
+class Counted(NamedTuple):
+    """A batch, and of how many samples it was made; a tuple, so that pinning memory goes into it."""
+
+    samples: int
+    batch: Any
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A collate_fn that counts. Picklable, for spawned workers.
+
+    Args:
+        collate: The user's.
+    """
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Counted:
+        """Make a batch of samples."""
+        return Counted(len(samples), self.collate(samples))
+
+
+def until_all_are_done(batches: Iterator[Counted], group: ProcessGroup) -> Iterator[tuple[Rows, Any]]:
     """Batches on every rank until none has any left; ranks compare notes before each. Collective.
 
     Args:
         batches: This rank's, however many there are.
         group: All ranks.
     """
-    filler = NOTHING
-    for batch in chain(batches, repeat(NOTHING)):
-        here = 0 if batch is NOTHING else row_count(batch)
-        samples = tuple(group.collect(here))
+    filler: Counted | None = None
+    for counted in chain(batches, repeat(None)):
+        samples = tuple(group.all_gather(counted.samples if counted else 0))
         if not any(samples):
             return
-        if filler is NOTHING:
-            filler = _first_batch(batch, samples, group)
-        filler = filler if batch is NOTHING else batch
-        yield Rows(row_count(filler), samples), filler
+        if filler is None:
+            filler = _first(counted, samples, group)
+        filler = counted or filler
+        yield Rows(filler.samples, samples), filler.batch
 
 
-def row_count(batch: Any) -> int:
-    """Rows of a batch: those of its first tensor; 1 where there is none."""
-    return next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.dim()), 1)
-
-
-def _first_batch(batch: Any, samples: tuple[int, ...], group: ProcessGroup) -> Any:
+def _first(counted: Counted | None, samples: tuple[int, ...], group: ProcessGroup) -> Counted:
     """This rank's own, or for a rank whose part of the data is empty, another's."""
-    if 0 not in samples:
-        return batch
+    if 0 not in samples and counted is not None:
+        return counted
     giver = next(rank for rank, count in enumerate(samples) if count)
-    given = group.collect(batch if group.world.rank == giver else None)[giver]
-    return given if batch is NOTHING else batch
-
-
-def _lengthened(value: torch.Tensor, length: int) -> torch.Tensor:
-    missing = length - value.shape[0]
-    return torch.cat([value, value.new_zeros(missing, *value.shape[1:])]) if missing else value
+    given: Counted = group.all_gather(counted if group.world.rank == giver else None)[giver]
+    return counted or given

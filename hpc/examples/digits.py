@@ -17,7 +17,7 @@ from hpc import Runtime
 from hpc.errors import ConfigurationError
 
 HELD_OUT = 297
-"""Of 1797 images, the last so many: other people's handwriting than the rest."""
+"""This many of the 1797 images, the last ones, are held out; other people wrote them than the rest."""
 GROUPS = 4
 
 
@@ -120,7 +120,7 @@ def read_digits() -> tuple[TensorDataset, TensorDataset]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, held_out: TensorDataset, device: torch.device) -> float:
-    """The share that is recognised; every rank looks at all images, because sharded models take every rank."""
+    """The share that is recognised. Every rank looks at all images, because a sharded model needs every rank."""
     images, digits = (tensor.to(device) for tensor in held_out.tensors)
     model.eval()
     found = model(images).argmax(dim=1)

@@ -56,7 +56,7 @@ def train(cfg: Any) -> float:
 
 
 def some_of(blocks: ByteBlocks, most: int) -> Subset[dict[str, torch.Tensor]]:
-    """At most so many blocks, from all over the text."""
+    """At most `most` blocks, taken evenly from the whole text."""
     stride = max(1, len(blocks) // most)
     return Subset(blocks, range(0, len(blocks), stride)[:most])
 

@@ -1,57 +1,115 @@
-"""What happened to a point, over all its lives: one JSON object per line, only ever appended."""
+"""Where are the events of a run written down, and how are they read?
+
+    journal/<attempt>.jsonl           what rank 0 of an attempt told
+    journal/<attempt>.rank_3.jsonl    what rank 3 told, where it failed first
+
+Each file has one writer, because appending is not atomic on NFS. A directory of an older version has one journal.jsonl
+for all attempts, whose events name none; they are read as well.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-JOURNAL_FILE = "journal.jsonl"
+from hpc.errors import LoadError, SaveError
+from hpc.run.directory import RunDirectory
+from hpc.run.events import Event, Started, Verified, from_line, to_line
 
 
 class Journal:
-    """The events of one point.
+    """What one process tells about a run.
 
     Args:
-        directory: The point's directory.
+        directory: The run directory.
+        attempt: Id of the attempt that this process belongs to; becomes part of a file name.
+        rank: This process.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / JOURNAL_FILE
+    def __init__(self, directory: Path, attempt: str, rank: int = 0) -> None:
+        self.directory, self.attempt = directory, attempt
+        name = f"{attempt}.rank_{rank}.jsonl" if rank else f"{attempt}.jsonl"
+        self.path = RunDirectory(directory).journal / name
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one event; one write call, so that two processes never interleave within a line."""
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **fields}) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def write(self, event: Event) -> None:
+        """Append an event, with this attempt's id and the time of now.
+
+        Raises:
+            SaveError: It cannot be written.
+        """
+        line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
         try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Never through a link or into a pipe that somebody else has put there.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self.path, flags, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SaveError(
+                f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
+                "choose another run_dir."
+            ) from error
 
-    def events(self) -> list[dict[str, Any]]:
-        """Every whole event; a line cut short by a crash or a full disk is passed over."""
-        if not self.path.exists():
-            return []
-        return [event for line in self.path.read_text(errors="replace").splitlines() if (event := _parsed(line))]
-
-    def last_committed_step(self) -> int | None:
-        """The newest step the journal says is on disk."""
-        steps = [event["step"] for event in self.events() if event["event"] == "committed"]
-        return max(steps, default=None)
-
-    def lives_without_progress(self) -> int:
-        """How many lives have started since the last commit."""
-        lives = 0
-        for event in self.events():
-            lives = {"started": lives + 1, "committed": 0}.get(event["event"], lives)
-        return lives
+    def events(self) -> list[Event]:
+        """The events of all attempts so far; see `read_journal`."""
+        return read_journal(self.directory)
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def read_journal(directory: Path) -> list[Event]:
+    """All events of a run in the order of their times; nothing where there is no journal.
+
+    A line that a crash or a full disk has cut short is passed over, and so is one that this version does not know.
+
+    Raises:
+        LoadError: The journal is there and cannot be read.
+    """
+    run = RunDirectory(directory)
     try:
-        event = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
+        files = sorted(run.journal.glob("*.jsonl")) if _is_directory(run.journal) else []
+        events = [event for path in files for event in _events_of(path)]
+        old = [*_adopted(_events_of(run.old_journal))] if run.old_journal.exists() else []
+    except OSError as error:
+        raise LoadError(
+            f"The journal of {directory} must be readable, but {error.filename} is not: {error.strerror}; repair it, "
+            "or choose another run_dir."
+        ) from error
+    return sorted([*old, *events], key=lambda event: event.time)
+
+
+def read_journal_and_parts(directory: Path) -> list[Event]:
+    """The events of a run, and of its named folds and phases, which have directories of their own below its.
+
+    Raises:
+        LoadError: A journal is there and cannot be read.
+    """
+    parts = sorted(path.parent for path in directory.glob(f"*/{RunDirectory(directory).journal.name}"))
+    return sorted((event for each in (directory, *parts) for event in read_journal(each)), key=lambda event: event.time)
+
+
+def _is_directory(path: Path) -> bool:
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(20, "it is not a directory", str(path))
+    return path.exists()
+
+
+def _events_of(path: Path) -> Iterator[Event]:
+    if not path.is_file():
+        raise OSError(22, "it is not a regular file", str(path))
+    for line in path.read_text(errors="replace").splitlines():
+        event = from_line(line)
+        if event is not None:
+            yield event
+
+
+def _adopted(events: Iterator[Event]) -> Iterator[Event]:
+    """Events that name no attempt belong to the one that the newest `started` before them began."""
+    number = 0
+    for event in events:
+        number += isinstance(event, Started)
+        yield event if isinstance(event, Verified) else replace(event, attempt=event.attempt or f"old-{number}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hpc.errors import ConfigurationError
+from hpc.run.directory import TAKEN_NAMES
 
 
 def whole_number(total: Any, what: str) -> int:
@@ -35,11 +36,12 @@ def clipping(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, fl
     Raises:
         ConfigurationError: They are neither.
     """
-    names = ("max_norm",) if len(arguments) == 1 else ("parameters", "max_norm", "norm_type")
+    names: tuple[str, ...] = ("max_norm",) if len(arguments) == 1 else ("parameters", "max_norm", "norm_type")
     if len(arguments) == 2 and isinstance(arguments[0], (int, float)):
         names = ("max_norm", "parameters")
     given = {**dict(zip(names, arguments, strict=False)), **named}
-    if len(arguments) > len(names) or given.keys() - {"parameters", "max_norm", "norm_type"} or "max_norm" not in given:
+    is_known = len(arguments) <= len(names) and given.keys() <= {"parameters", "max_norm", "norm_type"}
+    if not is_known or not _is_number(given.get("max_norm")):
         raise ConfigurationError(
             "clip_grad_norm_ takes max_norm, or parameters and max_norm, but got "
             f"{', '.join(given) or 'nothing'}: write runtime.clip_grad_norm_(1.0)."
@@ -61,8 +63,16 @@ def directory_name(name: str) -> str:
     Raises:
         ConfigurationError: It cannot.
     """
-    if name != Path(name).name or name in ("checkpoints", "logs"):
+    if name != Path(name).name or name in TAKEN_NAMES:
         raise ConfigurationError(
-            f"name must be that of a directory below run_dir, without a slash, but is {name!r}: fold_0 will do."
+            f"name must be that of a new directory below run_dir, without a slash, but is {name!r}: fold_0 will do."
         )
     return name
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

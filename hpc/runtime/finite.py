@@ -21,6 +21,8 @@ class Finite:
     def __init__(self, device: torch.device) -> None:
         self._found = ""
         self._of_step = ""
+        self.found_step = 0
+        """The first step that was not finite; 0 while all were, or where only the device knows."""
         self._flag = torch.zeros((), device=device)
         self._flag_of_step = torch.zeros((), device=device)
         self._copy = torch.zeros((), pin_memory=device.type == "cuda")
@@ -37,6 +39,7 @@ class Finite:
             self._flag_of_step.add_(value.detach(), alpha=0)
         elif not self._of_step and not math.isfinite(number := value.item()):
             self._of_step = f"{name} must stay finite, but is {number} at step {step}"
+            self.found_step = self.found_step or step
 
     def close_step(self, skipped: bool) -> None:
         """A step has ended.
@@ -46,6 +49,8 @@ class Finite:
         """
         if not skipped:
             self._found = self._found or self._of_step
+        if not self._found:
+            self.found_step = 0
         self._of_step = ""
         if not self._flag.is_cpu:
             if not skipped:

@@ -77,6 +77,7 @@ class Loop:
     def epochs(self, loader: PreparedLoader) -> Iterator[Epoch]:
         """Epochs until `total` of them are done."""
         position = self._enter()
+        loader.check(self.boundary.positions.of_ranks(self.options.name))
         is_over = position.epoch * loader.samples_per_epoch + position.samples >= (
             self.options.total * loader.samples_per_epoch
         )
@@ -113,6 +114,8 @@ class Loop:
                 "loop with `continue`: multiply their loss by 0 instead."
             )
         position.samples = full
+        if position.epoch + 1 == self.options.total:
+            self.boundary.save()  # the evaluation that follows may take long
 
     def settle(self) -> None:
         """Where the user has left the loop, or an epoch, with `break`: save as after a whole step. Collective.
@@ -249,7 +252,8 @@ def _announced(batches: Iterator[Any]) -> Iterator[Any]:
     with phase("Reading the first batch"):
         first = list(islice(batches, 1))
     with phase("Taking the first step"):
-        yield from first
+        while first:
+            yield first.pop()  # not kept: a batch may be large, and training long
     yield from batches
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from hpc.checkpoint.state import TrainingState
 from hpc.config import Settings
 from hpc.connect.process_group import ProcessGroup
+from hpc.run.journal import Journal
 from hpc.runtime.finite import Finite
 from hpc.stop.requests import StopRequests
 from hpc.strategy import Strategy
@@ -26,6 +27,7 @@ class Parts:
         config: As the user gave it.
         settings: What hpc reads of it.
         directory: The run's.
+        journal: Told what happens to it.
         group: This rank among the others.
         requests: Whether this process was told to stop.
         precision: Of all models.
@@ -39,6 +41,7 @@ class Parts:
     config: Any
     settings: Settings
     directory: Path
+    journal: Journal
     group: ProcessGroup
     requests: StopRequests
     precision: Precision

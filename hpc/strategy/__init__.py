@@ -1,4 +1,4 @@
-"""Which way ranks share a step, by its name in the config."""
+"""How do ranks share a step? Every way has a name in the config."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["STRATEGIES", "Context", "Strategy", "choose"]
 
 
 def choose(context: Context) -> Strategy:
-    """The configured strategy; one rank has nobody to share a step with, and needs DDP and FSDP no more than they it.
+    """The configured strategy. With one rank, ddp and fsdp fall back to single.
 
     Raises:
-        ConfigurationError: The strategy cannot have so many ranks, or is not installed.
+        ConfigurationError: The strategy does not work with this number of ranks, or its package is not installed.
     """
     name = context.options.name
     alone = context.group.world.world_size == 1 and name in ("ddp", "fsdp")

@@ -1,7 +1,7 @@
-"""Which layers of a model are treated one by one, and what may be done to a layer without renaming anything in it.
+"""Which layers of a model are sharded, recomputed or compiled one by one?
 
-Everything here replaces a module's `forward`: a wrapper module or a compiled one would put its own prefix before every
-name in the state dict, and hooks, which is how FSDP gathers parameters, stay outside.
+Recomputing and compiling replace a module's `forward` and nothing else. A wrapper module would put a prefix before
+every name in the state dict. FSDP's hooks, which gather the parameters, run before and after the replaced `forward`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from hpc.config import StrategyOptions
 from hpc.errors import ConfigurationError
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
-"""Hold layers and are never called."""
+"""Classes that hold layers and are never called themselves."""
 
 
 def find_blocks(model: nn.Module, options: StrategyOptions) -> list[nn.Module]:
     """The layers that are sharded, recomputed or compiled one by one, outer before inner, never the model itself.
 
-    By class name, or the innermost modules of at least `min_block_parameters`, or, where neither is given, the elements
-    of the outermost ModuleLists and Sequentials, which is where torch models keep their layers. A module that shares a
-    parameter with the rest of the model is no block: what is tied must be sharded together.
+    They are the modules of the classes in `blocks`, or the innermost modules with at least `min_block_parameters`
+    parameters. Where neither is given, they are the elements of the outermost ModuleLists and Sequentials, where most
+    models keep their layers. A module that shares a parameter with the rest of the model is never a block, because tied
+    parameters must be sharded together.
 
     Raises:
-        ConfigurationError: The model has no module of a class that was named.
+        ConfigurationError: The model has no module of a class that `blocks` names.
     """
     if options.blocks:
         found = _of_classes(model, options.blocks)
@@ -43,12 +44,13 @@ def find_blocks(model: nn.Module, options: StrategyOptions) -> list[nn.Module]:
 
 
 def recompute(model: nn.Module, blocks: Sequence[nn.Module], options: StrategyOptions) -> None:
-    """Let every block keep only its inputs, and compute the rest again, if `strategy.activation_checkpointing` says so.
+    """With `strategy.activation_checkpointing`, each block keeps only its inputs and computes the rest again.
 
-    Models of Transformers remember keys and values for text generation while they train, and would do so twice.
+    The cache of Transformers models is turned off: it keeps keys and values for text generation even in training, and
+    would store them a second time when a block is computed again.
 
     Raises:
-        ConfigurationError: There are no blocks.
+        ConfigurationError: The model has no blocks.
     """
     if not options.activation_checkpointing:
         return
@@ -65,7 +67,7 @@ def recompute(model: nn.Module, blocks: Sequence[nn.Module], options: StrategyOp
 
 
 def compile_forward(modules: Iterable[nn.Module], options: StrategyOptions) -> None:
-    """Compile the modules one by one when their first batch comes, if `strategy.compile` says so."""
+    """With `strategy.compile`, compile the modules one by one; torch does it when their first batch comes."""
     if options.compile is False:
         return
     mode = options.compile if isinstance(options.compile, str) else None
@@ -74,7 +76,7 @@ def compile_forward(modules: Iterable[nn.Module], options: StrategyOptions) -> N
 
 
 def compile_whole(model: nn.Module, blocks: Sequence[nn.Module], options: StrategyOptions) -> None:
-    """Compile the whole model, which leaves the compiler the most to fuse, unless blocks were asked for by name."""
+    """Compile the whole model, which the compiler can fuse best, or the blocks where `strategy.blocks` names them."""
     compile_forward(blocks if options.blocks else [model], options)
 
 
@@ -91,7 +93,7 @@ def _of_classes(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _of_size(model: nn.Module, minimum: int) -> Iterator[nn.Module]:
-    """Inner before outer; a module's parameters count for the innermost block that they are in."""
+    """Large enough modules, inner before outer. A parameter counts only for the innermost block that it is in."""
     taken: set[nn.Parameter] = set()
     for module in reversed(list(model.modules())[1:]):
         own = [parameter for parameter in module.parameters() if parameter not in taken]
@@ -118,7 +120,7 @@ def _names(module: nn.Module) -> Counter[nn.Parameter]:
 
 
 def _has_all_names(block: nn.Module, names: Counter[nn.Parameter]) -> bool:
-    """Whether no parameter of the block has a name outside it, too."""
+    """Whether all names of the block's parameters are inside the block: none of them is shared with the outside."""
     return all(names[parameter] == count for parameter, count in _names(block).items())
 
 

@@ -1,4 +1,4 @@
-"""What the Runtime asks of a strategy, and what it tells it."""
+"""What does the Runtime ask of a strategy, and what does it tell it?"""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Context:
         options: The strategy section of the config.
         group: This rank among the others.
         precision: Of all models of the run.
-        window: Where in an accumulation window the loop is.
-        state: Gets whatever a checkpoint must hold of what is prepared.
-        deterministic: Gradients are added in one order, whatever happened before.
+        window: The accumulation window that the loop is in.
+        state: The strategy adds to it what a checkpoint must hold.
+        deterministic: Gradients must be added in the same order in every life of the run.
     """
 
     options: StrategyOptions
@@ -47,7 +47,7 @@ class Strategy(Protocol):
     """Those that `prepare` has returned."""
 
     def prepare(self, models: Sequence[torch.nn.Module], optimizers: Sequence[Optimizer]) -> Mapping[int, Any]:
-        """What the loop is to use instead of each object, by its `id`. Collective.
+        """Maps the `id` of each object to what the loop uses instead of it. Collective.
 
         Raises:
             ConfigurationError: An object cannot be prepared.
@@ -61,16 +61,16 @@ class Strategy(Protocol):
             batch_size: Samples per rank and micro-batch of the loader that is trained on.
 
         Raises:
-            ConfigurationError: They do.
+            ConfigurationError: They contradict it.
         """
         ...
 
     def set_sync(self, sync: bool) -> None:
-        """Before a micro-batch: whether its backward pass exchanges gradients, or they stay on their ranks."""
+        """Called before a micro-batch: whether its backward pass exchanges gradients between the ranks."""
         ...
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
-        """Add the gradients of `loss`; those of the window's last micro-batch become the mean over the ranks.
+        """Add the gradients of `loss`. In the window's last micro-batch they become the mean over the ranks.
 
         Args:
             loss: One element.
@@ -79,7 +79,7 @@ class Strategy(Protocol):
         ...
 
     def clip_grad_norm_(self, max_norm: float, parameters: Iterable[torch.Tensor] | None) -> torch.Tensor:
-        """Scale the true gradients of all ranks down to an L2 norm; returns the norm before, the same on every rank."""
+        """Clip the unscaled gradients to an L2 norm over all ranks; returns the norm before, the same on every rank."""
         ...
 
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -88,10 +88,10 @@ class Strategy(Protocol):
 
 
 def check_model(model: torch.nn.Module) -> None:
-    """Refuse what no strategy can prepare.
+    """Refuse a model that no strategy can prepare.
 
     Raises:
-        ConfigurationError: The model is wrapped or compiled already, has no parameters, or some without values.
+        ConfigurationError: The model is wrapped or compiled already, or has no parameters, or some have no values.
     """
     name = type(model).__name__
     if isinstance(model, (DataParallel, DistributedDataParallel)) or hasattr(model, "_orig_mod"):

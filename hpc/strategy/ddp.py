@@ -1,4 +1,4 @@
-"""How ranks with a whole model each share a step: torch's DistributedDataParallel."""
+"""How do ranks share a step when each has the whole model? With torch's DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SHOWN_NAMES = 3
 class DDP(Single):
     """Gradients are averaged while the backward pass runs.
 
-    Deterministic runs keep the gradient buckets as they are built. DDP lays them out anew after the first backward
-    pass, so a resumed run would reduce its first gradients in another layout than the uninterrupted one, and a ring
-    all-reduce over more than two ranks adds in an order that depends on the place in the bucket. DDP leaves them alone
-    when it looks for unused parameters (torch 2.6-2.13, Reducer::should_rebuild_buckets).
+    DDP sums gradients in buckets, and sorts the buckets anew after the first backward pass of a process. A ring
+    all-reduce over more than two ranks adds in an order that depends on the place in the bucket, so that a resumed run
+    would not be bit for bit equal to the uninterrupted one. Deterministic runs therefore keep the first buckets. DDP
+    does so when it looks for unused parameters (torch 2.6-2.13, Reducer::should_rebuild_buckets).
 
     Args:
         context: The run's.
@@ -59,7 +59,7 @@ class DDP(Single):
 
 
 class Following(DistributedDataParallel):
-    """DDP that notices when layers are frozen or unfrozen; torch's exchanges the gradients of those of its first day.
+    """DDP that notices when layers are frozen or unfrozen later; torch's own looks at them only when it is built.
 
     Args:
         module: With at least one parameter that is trained.
@@ -73,7 +73,7 @@ class Following(DistributedDataParallel):
         self._trained = self._which_are_trained()
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        """The module's forward; ranks are wired anew before it where other parameters are trained than before.
+        """The module's forward. Where other parameters are trained than before, torch's object is built again first.
 
         Raises:
             ConfigurationError: In the step before, some parameters got no gradient.
@@ -81,7 +81,7 @@ class Following(DistributedDataParallel):
         if self._which_are_trained() != self._trained:
             self._wire_anew()
         try:
-            return super().forward(*inputs, **kwargs)
+            return super().forward(*inputs, **kwargs)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not str(error).startswith(UNUSED):
                 raise
@@ -94,7 +94,7 @@ class Following(DistributedDataParallel):
         return [parameter.requires_grad for parameter in self._all]
 
     def _wire_anew(self) -> None:
-        """Build torch's object again in its place, because it has no way to take other parameters (torch 2.6-2.13)."""
+        """Build torch's object again in place, because it cannot be told of other parameters (torch 2.6-2.13)."""
         sync, module, options, parameters = self.require_backward_grad_sync, self.module, self._options, self._all
         super().__init__(module, **options)
         self.require_backward_grad_sync = sync
@@ -102,7 +102,7 @@ class Following(DistributedDataParallel):
         self._trained = self._which_are_trained()
 
     def _without_gradient(self, text: str) -> str:
-        """Names of the parameters whose places torch lists at the end of what it says."""
+        """Names of the parameters without a gradient; torch's message ends with a list of their indices."""
         trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         places = [int(place) for place in re.findall(r"\d+", text.rpartition("for rank")[2].partition(":")[2])]
         names = [trained[place] for place in places if place < len(trained)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +163,16 @@ class EngineFiles:
         """Write weights and optimizer state into a directory. Collective."""
         self.engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether every rank holds whole parameters; ZeRO 3 divides them."""
+        return not any(hasattr(parameter, "ds_tensor") for parameter in self.engine.module.parameters())
+
+    def parameters(self) -> Mapping[str, torch.Tensor]:
+        """Name -> a parameter, or this rank's part of it (DeepSpeed 0.15-0.19: ZeRO 3 keeps it in `ds_tensor`)."""
+        named = self.engine.module.named_parameters()
+        return {name: getattr(parameter, "ds_tensor", parameter) for name, parameter in named}
+
     def load_files(self, directory: Path) -> None:
         """Go on from what `save_files` wrote. Collective.
 
@@ -188,8 +197,8 @@ def _check_precision(deepspeed: Any, context: Context) -> None:
 def _import_deepspeed(group: ProcessGroup) -> Any:
     """Import it for this device; it reads both from the environment and has no other way to be told (0.15-0.19)."""
     if group.device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", str(group.world.local_rank))
+        group.environ.setdefault("DS_ACCELERATOR", "cpu")
+    group.environ.setdefault("LOCAL_RANK", str(group.world.local_rank))
     try:
         deepspeed: Any = importlib.import_module("deepspeed")
     except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from hpc.errors import ConfigurationError
 DEFAULT_STAGE = 2
 BUILT_BY_THE_USER = ("optimizer", "scheduler")
 AS_GRAD_SCALER = {"initial_scale_power": 16, "loss_scale_window": 2000, "hysteresis": 1}
-"""torch.amp.GradScaler's loss scaling, so that fp16 means the same under every strategy."""
+"""The values of torch.amp.GradScaler, so that fp16 means the same with every strategy."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EngineSettings:
     """A DeepSpeed config that agrees with ours.
 
     Args:
-        source: The user's file, or nothing.
+        source: Path of the user's file, or "".
         given: What it says, without its "auto" values.
         options: The strategy section of our config.
         world_size: Ranks.
@@ -34,7 +34,7 @@ class EngineSettings:
     world_size: int
 
     def for_engine(self) -> dict[str, Any]:
-        """The whole config. The engine uses batch sizes for its log alone, so those that nobody gave are made up."""
+        """The whole config. Batch sizes that nobody gave are made up, because the engine only logs them."""
         zero = {"stage": self.options.zero_stage or DEFAULT_STAGE, **self.given.get("zero_optimization", {})}
         micro = self.given.get("train_micro_batch_size_per_gpu", 1)
         config = {
@@ -60,14 +60,14 @@ class EngineSettings:
             batch_size: Samples per rank and micro-batch.
 
         Raises:
-            ConfigurationError: The file names another one, or another number of samples per step.
+            ConfigurationError: The file names another batch size, or another number of samples per step.
         """
         total = batch_size * self.options.accumulation_steps * self.world_size
         self.agree("train_micro_batch_size_per_gpu", "the loader's batch_size", batch_size)
         self.agree("train_batch_size", "batch_size × strategy.accumulation_steps × ranks", total)
 
     def check_clipping(self, max_norm: float) -> None:
-        """Refuse to clip otherwise than the file says.
+        """Refuse to clip to another norm than the file says.
 
         Raises:
             ConfigurationError: The file names another norm.
@@ -75,15 +75,15 @@ class EngineSettings:
         self.agree("gradient_clipping", "the norm given to clip_grad_norm_", max_norm)
 
     def agree(self, path: str, ours: str, value: Any) -> None:
-        """Refuse two values for one thing.
+        """Refuse a value in the file that differs from ours.
 
         Args:
-            path: Keys in the file, with dots.
-            ours: What we call it.
-            value: What it is with us.
+            path: Keys in the file, joined by dots.
+            ours: The name of our setting.
+            value: The value of our setting.
 
         Raises:
-            ConfigurationError: The file has another one.
+            ConfigurationError: The file has another value.
         """
         found: Any = self.given
         for key in path.split("."):
@@ -127,7 +127,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _without_auto(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Files written for Transformers leave values to be filled in, as the word auto."""
+    """A section without its "auto" values, which files for Transformers leave to be filled in."""
     nested = {key: _without_auto(value) if isinstance(value, dict) else value for key, value in section.items()}
     return {key: value for key, value in nested.items() if value != "auto"}
 

@@ -1,4 +1,4 @@
-"""How ranks with a part of the model each share a step: torch's FSDP2 (`fully_shard`)."""
+"""How do ranks share a step when each has a part of the model? With torch's FSDP2 (`fully_shard`)."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from hpc.errors import ConfigurationError
 from hpc.strategy.blocks import compile_forward
 from hpc.strategy.contract import Context
 from hpc.strategy.optimizer import PreparedOptimizer
+from hpc.strategy.sharded_optimizers import check_steps, has_stepped, sharded_state
 from hpc.strategy.single import Single
 
 
 class FSDP(Single):
     """Parameters, gradients and optimizer state are divided among the ranks, block by block.
 
-    The parameters of the model become other ones, so an optimizer that was built before has its groups filled with
-    those. A gradient is the mean over all ranks, as DDP's is.
+    FSDP2 puts sharded parameters in the place of the model's own. An optimizer that was built before still has the old
+    ones, so they are replaced in its groups. A gradient is the mean over all ranks, as with DDP.
 
     Args:
         context: The run's.
 
     Raises:
-        ConfigurationError: `strategy.shard_size` does not divide the world, or this torch shards nothing on CPUs.
+        ConfigurationError: `strategy.shard_size` does not divide the world size, or this torch has no FSDP2 for CPUs.
     """
 
     def __init__(self, context: Context) -> None:
@@ -53,7 +54,7 @@ class FSDP(Single):
             model.set_requires_gradient_sync(sync)
 
     def _compile(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
-        """Block by block: a graph cannot cross the hooks that gather a block's parameters."""
+        """Block by block, because a compiled graph cannot contain the hooks that gather a block's parameters."""
         compile_forward(blocks or [model], self.context.options)
 
     def _share(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
@@ -87,7 +88,7 @@ class FSDP(Single):
 
 
 class Successors:
-    """Which sharded parameter took the place of which whole one; whole ones are not kept alive."""
+    """Which sharded parameter replaced which whole one. Weak references let the whole ones be freed."""
 
     def __init__(self) -> None:
         self._new: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
@@ -107,16 +108,21 @@ class Successors:
         """Let an optimizer train the sharded parameters instead of the whole ones.
 
         Raises:
-            ConfigurationError: It has state of whole parameters, or trains one that belongs to no prepared model.
+            ConfigurationError: It has state for whole parameters, or trains one that belongs to no prepared model.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if optimizer.state and not self._sharded.issuperset(parameters):
+        if has_stepped(optimizer) and not self._sharded.issuperset(parameters):
             raise ConfigurationError(
                 f"strategy=fsdp must get the {type(optimizer).__name__} before its first step, because its state is "
                 "that of whole parameters, but it has stepped already: prepare it first."
             )
         for group in optimizer.param_groups:
             group["params"][:] = [self._of(parameter) for parameter in group["params"]]
+        for old in parameters:
+            if old in optimizer.state and old not in self._sharded:
+                new = self._of(old)
+                optimizer.state[new] = sharded_state(optimizer.state.pop(old), old, new)
+        check_steps(optimizer)
 
     def _of(self, parameter: nn.Parameter) -> nn.Parameter:
         if parameter in self._sharded:
@@ -131,7 +137,7 @@ class Successors:
 
 
 def clip_sharded(parameters: Sequence[torch.Tensor], max_norm: float) -> torch.Tensor:
-    """`torch.nn.utils.clip_grad_norm_` for sharded and whole parameters together; torch's refuses the mixture.
+    """`torch.nn.utils.clip_grad_norm_` for sharded and whole parameters together, which torch's own refuses.
 
     Returns:
         The norm over all of them before clipping: a scalar, not a DTensor, and the same on every rank.
@@ -154,7 +160,7 @@ def _norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor | None:
 
 
 def _check_device(device: torch.device) -> None:
-    """FSDP2 orders its copies by events of streams, which torch 2.6 does not imitate on CPUs."""
+    """Refuse CPUs with torch 2.6: FSDP2 needs stream events, and that version has none for CPUs."""
     if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
         raise ConfigurationError(
             f"strategy=fsdp must have accelerators with torch {torch.__version__}, but runtime.device is cpu: take "
@@ -163,7 +169,7 @@ def _check_device(device: torch.device) -> None:
 
 
 def _mesh(group: ProcessGroup, shard_size: int | None) -> DeviceMesh:
-    """All ranks in one line, or copies × shards."""
+    """A mesh of one dimension over all ranks, or of two: copies × shards."""
     ranks, kind = group.world.world_size, group.device.type
     if shard_size is None or shard_size >= ranks:
         return init_device_mesh(kind, (ranks,), mesh_dim_names=("shard",))
@@ -185,8 +191,8 @@ def _check_shardable(model: nn.Module) -> None:
 
 
 def _broadcast(module: nn.Module, device: torch.device) -> None:
-    """Give every rank rank 0's values, as DDP does, because one model would be put together from different ones."""
+    """Copy rank 0's values to every rank, as DDP does: shards of differently initialised models would not fit."""
     for tensor in (*module.parameters(), *module.buffers()):
-        if not isinstance(tensor, DTensor):  # those of blocks inside are
+        if not isinstance(tensor, DTensor):  # the blocks inside were sharded, and broadcast, before
             tensor.data = tensor.data.to(device)
             distributed.broadcast(tensor.data, src=0)

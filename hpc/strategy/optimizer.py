@@ -1,4 +1,4 @@
-"""Optimizer and scheduler as the user's loop sees them: silent between accumulation windows, unscaled, in step."""
+"""What does the user's loop step? Its optimizer and scheduler, in objects that act at the end of a window only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WrappedOptimizer(Optimizer):
         self.window = window
 
     def __getattr__(self, name: str) -> Any:
-        if name == "optimizer":  # while a copy is being made there is none yet
+        if name == "optimizer":  # a copy that is being made has no attributes yet
             raise AttributeError(name)
         return getattr(self.optimizer, name)
 
@@ -71,7 +71,7 @@ class WrappedOptimizer(Optimizer):
         self.optimizer.add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds; a scheduler's wrapper around `step` is left out, as torch leaves it out."""
+        """What a copy or a pickle holds. As in torch, the `step` that a scheduler has wrapped is left out."""
         return {name: value for name, value in vars(self).items() if name != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class PreparedOptimizer(WrappedOptimizer):
 
     Args:
         optimizer: As torch made it.
-        precision: Unscales the gradients, once, before clipping or stepping.
+        precision: Divides the gradients by the loss scale, once, before clipping or stepping.
         window: Shared with the loop.
     """
 
@@ -104,7 +104,7 @@ class PreparedOptimizer(WrappedOptimizer):
             What the user's optimizer returns; None where no step was taken.
 
         Raises:
-            ConfigurationError: There is a closure, and steps are accumulated or scaled.
+            ConfigurationError: There is a closure, and steps are accumulated or losses are scaled.
         """
         if closure is not None:
             self._check_closure()
@@ -118,7 +118,7 @@ class PreparedOptimizer(WrappedOptimizer):
         return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients at the end of a window."""
+        """Clear the gradients at the end of a window; inside a window they are kept."""
         if self.window.is_last:
             self.optimizer.zero_grad(set_to_none=set_to_none)
 
@@ -149,7 +149,7 @@ class PreparedScheduler:
         self.window = window
 
     def __getattr__(self, name: str) -> Any:
-        if name == "scheduler":  # while a copy is being made there is none yet
+        if name == "scheduler":  # a copy that is being made has no attributes yet
             raise AttributeError(name)
         return getattr(self.scheduler, name)
 

@@ -1,4 +1,4 @@
-"""Which number format the forward pass uses, and how small gradients survive it."""
+"""Which number format does the forward pass use, and how are losses scaled so that small gradients are not lost?"""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Precision:
     """One precision, and one loss scale, for all models and optimizers of a run.
 
-    The scale is adapted once per accumulation window, however many optimizers step in it: `GradScaler.update` forgets
-    which of them were unscaled (torch 2.6-2.13), so that calling it between two would unscale the second one twice.
+    The loss scale is adapted once per accumulation window, however many optimizers step in it. `GradScaler.update`
+    forgets which optimizers were unscaled already (torch 2.6-2.13), so that after a call between the steps of two
+    optimizers the second one would be unscaled twice.
 
     Args:
         name: fp32, bf16 or fp16.
         device: Where the forward pass runs.
 
     Raises:
-        ConfigurationError: The device cannot scale losses, which fp16 needs.
+        ConfigurationError: torch cannot scale losses on this device, and fp16 needs it.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -42,19 +43,19 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def cast_forward(self, model: torch.nn.Module) -> None:
-        """Make the model's own forward run in this precision, so that the user's loop need not say so."""
+        """Make the model's own forward run in this precision, so that the user's loop needs no autocast."""
         if self.dtype is not None:
             model.forward = _under(self.autocast, model.forward)
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """Make an optimizer's gradients true, once per window; nothing happens while it has none."""
+        """Divide an optimizer's gradients by the loss scale, once per window; nothing happens while it has none."""
         if optimizer in self._unscaled or not _has_gradients(optimizer):
             return
         self.scaler.unscale_(optimizer)
         self._unscaled.add(optimizer)
 
     def step(self, optimizer: Optimizer) -> bool:
-        """Let an optimizer step unless a scaled gradient overflowed on any rank; returns whether it did."""
+        """Let an optimizer step, unless a scaled gradient overflowed on any rank; returns whether it stepped."""
         self.unscale(optimizer)
         taken: list[bool] = []
         note = optimizer.register_step_pre_hook(lambda optimizer, *_: taken.append(not _is_told_to_skip(optimizer)))
@@ -66,7 +67,7 @@ class Precision:
         return taken == [True]
 
     def close_window(self) -> None:
-        """Adapt the loss scale to what the window's steps found; a second call does nothing."""
+        """Adapt the loss scale: lower after an overflow, higher after many steps. A second call does nothing."""
         if self._unscaled:
             self._unscaled.clear()
             self.scaler.update()
@@ -82,10 +83,10 @@ class Precision:
 
 
 def check_scalable(model: torch.nn.Module) -> None:
-    """Refuse what a loss scale cannot help.
+    """Refuse a model that cannot be trained with a loss scale.
 
     Raises:
-        ConfigurationError: A parameter is itself fp16, so that its gradients cannot be unscaled (torch 2.6-2.13).
+        ConfigurationError: A parameter itself is fp16, and torch cannot unscale its gradients (torch 2.6-2.13).
     """
     for name, parameter in model.named_parameters():
         if parameter.dtype is torch.float16:
@@ -109,7 +110,7 @@ def _has_gradients(optimizer: Optimizer) -> bool:
 
 
 def _is_told_to_skip(optimizer: Optimizer) -> bool:
-    """Fused optimizers are always called; GradScaler tells them to skip (torch 2.6-2.13, GradScaler.step)."""
+    """Whether GradScaler told a fused optimizer, which it always calls, to skip (torch 2.6-2.13, GradScaler.step)."""
     return bool(getattr(optimizer, "found_inf", False))
 
 

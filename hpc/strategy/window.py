@@ -1,4 +1,4 @@
-"""Where in an accumulation window is the loop?"""
+"""How far has the loop come in its accumulation window?"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Window:
     length: int = field(init=False, default=1)
     """Micro-batches in the window at hand: `size`, or fewer at the end of an epoch."""
     micro: int = field(init=False, default=1)
-    """Micro-batches of this window that were begun; as many as `length` when no window is open."""
+    """Micro-batches of this window that have begun. It equals `length` while no window is open."""
     share: torch.Tensor | None = field(init=False, default=None)
-    """Scalar: this micro-batch's part of the weight on all ranks, times the ranks; None: all weigh the same."""
+    """Scalar: this micro-batch's share of the weight on all ranks, times the number of ranks. None: all count alike."""
     has_backward: bool = field(init=False, default=False)
     """Whether the micro-batch at hand had a backward pass."""
     has_stepped: bool = field(init=False, default=False)
@@ -45,11 +45,11 @@ class Window:
         self.has_backward = False
 
     def leave_out(self) -> None:
-        """The micro-batch at hand does not count: the next one takes its place."""
+        """Do not count the micro-batch at hand; the next one takes its place."""
         self.micro -= 1
 
     def abandon(self) -> None:
-        """Close a window that will not be filled."""
+        """Close a window in which no more micro-batches will come."""
         self.micro, self.has_stepped, self.share = self.length, False, None
 
     def note_step(self, optimizer: Optimizer, taken: bool) -> None:
@@ -61,12 +61,12 @@ class Window:
             self.skipped.add(optimizer)
 
     def weigh(self, loss: torch.Tensor) -> torch.Tensor:
-        """A micro-batch's part of the loss of which the window's gradient is taken.
+        """The loss to call backward on, so that the window's gradient is that of the mean over its micro-batches.
 
         Args:
-            loss: Mean over the micro-batch.
+            loss: The mean over this micro-batch.
         """
         self.has_backward = True
         if self.share is not None:
-            return torch.where(self.share > 0, loss * self.share, 0.0)  # a mean over nothing is NaN
+            return torch.where(self.share > 0, loss * self.share, 0.0)  # the mean over no tokens is NaN
         return loss / self.length if self.length > 1 else loss

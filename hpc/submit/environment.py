@@ -41,6 +41,11 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
     }
 
 
+def for_child(**changes: str) -> dict[str, str]:
+    """This process's environment variables with some changes, for a process that it starts."""
+    return {**os.environ, **changes}
+
+
 def user_environment() -> Mapping[str, str]:
     """What the person who submits has exported, as it is now: inside `scrubbed_process` without leftovers of a job."""
     return os.environ

@@ -1,6 +1,6 @@
-"""What the training function logged: every step of it, in metrics.jsonl.
+"""What has the training function logged? metrics.jsonl has a row for every step that logged something.
 
-Nothing else goes in there, so that the file is the same, byte for byte, however often the run was interrupted.
+It has nothing else, no times for example, so that its bytes do not depend on how often the run was interrupted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import torch
 
 from hpc.files import replace_text
-
-METRICS_FILE = "metrics.jsonl"
+from hpc.run.directory import RunDirectory
 
 Values = dict[str, float]
 
 
 class NotFinite(NamedTuple):
-    """A logged value that says that training has diverged."""
+    """A logged value that is not finite, which means that training has diverged."""
 
     step: int
     name: str
@@ -40,15 +39,15 @@ class Metrics:
 
     Args:
         directory: The point's.
-        step: The step training goes on from; what was written after it is dropped, because it is trained again.
-        size_bytes: Of the file when that step was saved; None where nobody knows.
-        must_be_finite: Names of values that are looked at.
+        step: The step that training goes on from. Rows of later steps are dropped, because these are trained again.
+        size_bytes: Size of the file when that step was saved; None where it is not known.
+        must_be_finite: Names of values that must be finite.
     """
 
     def __init__(
         self, directory: Path, step: int, size_bytes: int | None = None, must_be_finite: Sequence[str] = ()
     ) -> None:
-        self.path = directory / METRICS_FILE
+        self.path = RunDirectory(directory).metrics
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
         _rewind(self.path, step, size_bytes)
@@ -57,12 +56,12 @@ class Metrics:
         self._is_closed = True
 
     def log(self, step: int, values: dict[str, Any], skipped: bool = False) -> None:
-        """Remember values of a step, as they are now; those on a GPU are read by `flush`, because reading one waits.
+        """Remember values of a step, as they are now. Those on a GPU are read by `flush`, because reading one waits.
 
         Args:
             step: Which step.
             values: Numbers, or tensors of one element.
-            skipped: Loss scaling skipped the step: an infinite gradient was dealt with, and is no divergence.
+            skipped: Loss scaling skipped the step because of an infinite gradient, which is not a divergence.
         """
         held = {name: _held(value) for name, value in values.items()}
         if self._rows and self._rows[-1].step == step and not self._is_closed:
@@ -72,15 +71,15 @@ class Metrics:
             self._is_closed = False
 
     def end_step(self) -> None:
-        """What is logged next gets a row of its own, whether or not this one has been written by then."""
+        """Close the row: what is logged next gets a row of its own, even where it has the same step."""
         self._is_closed = True
 
     def size_bytes(self) -> int:
-        """Of the file, with everything that `flush` has written."""
+        """Size of the file, with everything that `flush` has written."""
         return self._file.tell()
 
     def flush(self) -> Values:
-        """Write down what was logged, and look whether it is finite; returns the newest value of every name."""
+        """Write what was logged and check that it is finite; returns the newest value of every name."""
         latest: Values = {}
         lines = []
         for row in self._rows:
@@ -95,7 +94,7 @@ class Metrics:
         return latest
 
     def close(self) -> None:
-        """Write down the rest and make it durable."""
+        """Write the rest and make it durable."""
         self.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -110,7 +109,9 @@ class Metrics:
 def _held(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return float(value)
-    return value.item() if value.is_cpu else value.detach().clone()  # the loop may go on adding to it
+    return (
+        value.item() if value.is_cpu else value.detach().clone()
+    )  # a copy, because the loop may go on adding to the tensor
 
 
 def _rewind(path: Path, step: int, size_bytes: int | None) -> None:

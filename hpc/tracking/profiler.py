@@ -1,4 +1,4 @@
-"""A few steps under torch.profiler: one trace per rank, to be opened in Perfetto or chrome://tracing."""
+"""What takes time in a step? torch.profiler writes a trace for each rank, for Perfetto or chrome://tracing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpc.config import Profile
+from hpc.run.directory import RunDirectory
 
 NEVER = -1
 
 
 class ProfilerWindow:
-    """Profiles steps first .. first + steps - 1 of this rank, once per life that takes the first of them.
+    """Profiles `options.steps` steps of this rank, in each life that takes step `options.start_step`.
 
     Args:
         options: Which steps.
@@ -24,13 +25,13 @@ class ProfilerWindow:
 
     def __init__(self, options: Profile, directory: Path, rank: int, device: torch.device) -> None:
         self.options = options
-        self.path = directory / "profile" / f"rank_{rank}.json.gz"
+        self.path = RunDirectory(directory).profile / f"rank_{rank}.json.gz"
         self.activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         self.next_step = NEVER if options.start_step is None else options.start_step - 1
         self._profile: profile | None = None
 
     def after(self, step: int) -> None:
-        """Begin or end the window; to be called whenever `step` steps are done."""
+        """Begin or end profiling; call it after each step, with the number of steps done."""
         if step != self.next_step:
             return
         if self._profile is None:
@@ -41,7 +42,7 @@ class ProfilerWindow:
             self.close()
 
     def close(self) -> None:
-        """Write the trace of a window that is open; a run may end in it."""
+        """Write the trace if profiling is under way, as where a run ends inside the window."""
         self.next_step = NEVER
         if self._profile is None:
             return

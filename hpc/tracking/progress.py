@@ -1,4 +1,4 @@
-"""How far is the run? A bar on a terminal, plain lines in a log."""
+"""How far is the run? Shown as a bar on a terminal, and as plain lines in a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hpc.say import say
 
 LINE_SECONDS = 10.0
-"""Between two progress lines where there is no terminal."""
+"""Time between two progress lines where there is no terminal."""
 
 
 class Progress:
@@ -34,7 +34,7 @@ class Progress:
         Args:
             step: Steps done.
             values: What was logged last.
-            speed: In words.
+            speed: As text, with its unit.
         """
         shown = {name: f"{value:.4g}" for name, value in values.items()}
         if self._bar is not None:
@@ -46,7 +46,7 @@ class Progress:
             say(f"step {step}/{self.total}  {words}  {speed}  {self._left(step)} left")
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Leave the bar on the screen as it is, and go to the next line."""
         if self._bar is not None:
             self._bar.close()
 

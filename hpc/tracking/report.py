@@ -1,4 +1,4 @@
-"""What a run says about itself while it trains, on rank 0: what was logged, how fast it goes, what it uses."""
+"""What does a run tell about itself while it trains? Rank 0 tells what was logged, the speed and the memory in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpc.tracking.trackers import TrackedRun, Tracker, Trackers
 from hpc.tracking.usage import Work, memory_gb, peak_flops
 
 SHOW_SECONDS = 1.0
-"""At least so long between two points in trackers and on the screen, because showing one takes 0.7 ms of CPU."""
+"""The shortest time between two updates of screen and trackers, because one takes 0.7 ms of CPU time."""
 
 
 class Report:
@@ -22,10 +22,10 @@ class Report:
 
     Args:
         run: The point, and where this life goes on.
-        size_bytes: Of metrics.jsonl when that step was saved; None where nobody knows.
-        devices: This rank's device, and how many ranks have one.
+        size_bytes: Size of metrics.jsonl when that step was saved; None where it is not known.
+        devices: This rank's device, and the number of ranks, each of which has one like it.
         trackers: Those to open.
-        must_be_finite: Names of logged values that are looked at.
+        must_be_finite: Names of logged values that must be finite.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Report:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last time something was shown is long enough ago."""
+        """Whether the last update is at least SHOW_SECONDS ago."""
         return time.monotonic() - self._mark[0] >= SHOW_SECONDS
 
     def show(self, step: int) -> None:
-        """Write down what was logged, and show the newest of it with speed and memory."""
+        """Write what was logged, and show the newest values with speed and memory."""
         self.flush()
         now = (time.monotonic(), self._samples())
         per_second = (now[1] - self._mark[1]) / max(1e-9, now[0] - self._mark[0])
@@ -92,7 +92,7 @@ class Report:
             self._progress.show(step - self._first_step, self.latest, speed)
 
     def flush(self) -> str:
-        """Write down what was logged; what of it says that training has diverged, as the beginning of a sentence."""
+        """Write what was logged; returns the beginning of a sentence where a value is not finite, else ""."""
         self.latest |= self.metrics.flush()
         found = self.metrics.not_finite
         return "" if found is None else f"{found.name} must stay finite, but is {found.value} at step {found.step}"

@@ -1,7 +1,7 @@
 """Where a run's curves go besides metrics.jsonl: TensorBoard, CSV, W&B, MLflow, or the user's own.
 
-A tracker lives on rank 0, gets what is shown on the screen when it is shown there, and goes on with the same run after
-every requeue: whatever names the run is kept in the point's directory.
+A tracker lives on rank 0 and gets the values that are shown on the screen, when they are shown. After a requeue it goes
+on with the same run, whose id is kept in the point's directory.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import csv
 import importlib
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -20,39 +19,53 @@ from uuid import uuid4
 from hpc.config import leaves
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
+from hpc.run.directory import RunDirectory
 from hpc.say import warn
-
-IDS_FILE = "trackers.json"
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told when a life begins.
+    """What a tracker is told at the beginning of a life.
 
     Args:
         directory: The point's.
         name: The experiment's.
         config: Everything that was configured.
-        step: Where this life goes on; later steps that were tracked before are trained again.
+        step: The step that this life goes on from. Later steps that were tracked before are trained again.
+        environ: The process's environment variables, where trackers' own settings are.
     """
 
     directory: Path
     name: str
     config: Mapping[str, Any]
     step: int
+    environ: MutableMapping[str, str] = field(default_factory=dict, repr=False)
 
     def remembered(self, tracker: str, make: Callable[[], str]) -> str:
-        """The id this tracker's run got in its first life; `make` is called in that one only."""
-        path = self.directory / IDS_FILE
-        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        """The id that this tracker's run got in its first life, which is the only one to call `make`."""
+        path = RunDirectory(self.directory).trackers
+        ids = _known_ids(path)
         if tracker not in ids:
             ids[tracker] = make()
             replace_text(path, json.dumps(ids) + "\n")
         return ids[tracker]
 
 
+def _known_ids(path: Path) -> dict[str, str]:
+    """By tracker; none where the file is not what was written there, because a curve in two parts is no lost run."""
+    try:
+        ids = json.loads(path.read_text()) if path.exists() else {}
+        if isinstance(ids, dict) and all(isinstance(each, str) for each in ids.values()):
+            return ids
+        problem = "it holds something else"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error)
+    warn(f"{path} must say under which ids trackers know this run, but does not ({problem}): they begin new ones.")
+    return {}
+
+
 class Tracker(Protocol):
-    """What takes a run's curves. One object serves one life."""
+    """Something that keeps or shows a run's curves. Each life makes a new one."""
 
     def open(self, run: TrackedRun) -> None:
         """Begin, or go on with, a run."""
@@ -74,7 +87,7 @@ class TensorBoard:
         """Begin a file that continues those of earlier lives."""
         from torch.utils.tensorboard import SummaryWriter  # deferred: importing it takes half a second
 
-        self._writer = SummaryWriter(str(run.directory / "tensorboard"), purge_step=run.step + 1)
+        self._writer = SummaryWriter(str(RunDirectory(run.directory).tensorboard), purge_step=run.step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """One scalar per name."""
@@ -91,7 +104,7 @@ class Csv:
 
     def open(self, run: TrackedRun) -> None:
         """Keep the rows up to this life's first step."""
-        self.path = run.directory / "metrics.csv"
+        self.path = RunDirectory(run.directory).metrics_csv
         self._columns = ["step"]
         rows: list[dict[str, str]] = []
         if self.path.exists():
@@ -113,7 +126,7 @@ class Csv:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Nothing is left to write: `log` has written every row."""
 
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         temporary = self.path.with_suffix(".tmp")
@@ -135,12 +148,12 @@ class WeightsAndBiases:
     def open(self, run: TrackedRun) -> None:
         """Begin or continue the run."""
         wandb = importlib.import_module("wandb")
-        mode = os.environ.get("WANDB_MODE", "offline")
+        mode = run.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             dir=run.directory,
             project=run.name,
             id=run.remembered("wandb", lambda: uuid4().hex[:12]),
-            resume=None if mode == "offline" else "allow",  # offline there is nobody to ask
+            resume=None if mode == "offline" else "allow",  # offline there is no server to ask for the run
             mode=mode,
             config=dict(run.config),
             settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B itself says nothing
@@ -161,10 +174,12 @@ class Mlflow:
 
     def open(self, run: TrackedRun) -> None:
         """Begin the run, or go on with it."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = run.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
-        self._client = importlib.import_module("mlflow").MlflowClient(uri or (run.directory / "mlruns").as_uri())
+            run.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
+        self._client = importlib.import_module("mlflow").MlflowClient(
+            uri or RunDirectory(run.directory).mlruns.as_uri()
+        )
         self._id = run.remembered("mlflow", lambda: self._create(run))
         self._client.update_run(self._id, status="RUNNING")
 
@@ -196,7 +211,7 @@ TRACKERS: dict[str, Callable[[], Tracker]] = {
 
 
 class Trackers:
-    """All trackers of this life. One that fails is left out from then on: a run does not end with somebody's server.
+    """All trackers of this life. One that fails is left out from then on: a run must not end because a server does.
 
     Args:
         trackers: Those to open.
@@ -219,7 +234,7 @@ class Trackers:
         for tracker in tuple(self._open):
             try:
                 getattr(tracker, method)(*args)
-            except Exception as error:  # whatever it is, it is not the training's
+            except Exception as error:  # whatever it is, training does not depend on it
                 self._open.remove(tracker)
                 what = f"{type(error).__name__}: {error}"
                 warn(f"{type(tracker).__name__} failed to {method}; training goes on without it ({what}).", error)

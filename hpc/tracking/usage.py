@@ -1,4 +1,4 @@
-"""How much of the machine a run uses: memory of host and device, and arithmetic as a share of what the GPU can do."""
+"""How much of the machine does a run use? Memory of host and device, and the share of the GPU's peak arithmetic."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PEAK_TERAFLOPS = (
     ("MI300X", 1307.4),  # AMD Instinct MI300X data sheet
     ("MI250X", 191.5),  # AMD Instinct MI250X data sheet: half of it, because a device is one of its two dies
 )
-"""A part of the name torch gives the GPU -> its dense 16-bit matrix rate in TFLOP/s; the first that fits counts.
+"""A part of the GPU's name in torch, and its dense 16-bit matrix rate in TFLOP/s; the first part that fits counts.
 
-Data sheets give H, L and B series with sparsity, which is twice as much.
+Data sheets of the H, L and B series give the rate with sparsity, which is twice as high.
 """
 
 
@@ -40,8 +40,8 @@ class Work:
 
     Args:
         unit: What speed is counted in: tokens or samples.
-        units_per_sample: So many of them.
-        flops_per_sample: Floating-point operations of forward and backward pass; None when nobody knows.
+        units_per_sample: How many units a sample has.
+        flops_per_sample: Floating-point operations of forward and backward pass; None where it is not known.
     """
 
     unit: str
@@ -59,9 +59,9 @@ def work_of(models: Iterable[torch.nn.Module], tokens_per_sample: int | None, fl
     """What a sample costs; for tokens it is estimated as 6 operations per parameter (Kaplan et al. 2020).
 
     Args:
-        models: All that are trained.
-        tokens_per_sample: None counts samples, of whose cost nothing is known.
-        flops_per_sample: Known better by the user.
+        models: All models that are trained.
+        tokens_per_sample: None counts speed in samples, whose cost is not known.
+        flops_per_sample: As the user gives it; it replaces the estimate.
     """
     if tokens_per_sample is None:
         return Work("samples", 1, flops_per_sample)
@@ -70,7 +70,7 @@ def work_of(models: Iterable[torch.nn.Module], tokens_per_sample: int | None, fl
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Dense 16-bit operations per second of a device, whatever the run's precision; None for one not in the table."""
+    """Dense 16-bit operations per second of a device, whatever the run's precision; None outside of the table."""
     return peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 

@@ -11,7 +11,7 @@ from hpc.world.launchers import LAUNCHERS
 TITLES = {row.name: row.title for row in LAUNCHERS}
 SIGNS = {row.name: row.signs for row in LAUNCHERS}
 SHOWN_VARIABLES = 6
-"""A sentence that names more is not read."""
+"""A sentence that names more variables than this becomes too long to read."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Answer:
 
     Args:
         name: Where it was asked: the file's name.
-        rank: Of how many it is which: rank and world size.
+        rank: Rank and world size.
         source: The launcher that it believed.
-        job: What tells its world from every other one.
-        variables: What it saw of all variables that launchers are known by.
+        job: Names its world; no other world has the same name.
+        variables: Those of the launchers' variables that were set there, with their values.
     """
 
     name: str
@@ -67,7 +67,7 @@ def _same_launcher(first: Answer, other: Answer) -> str:
 
 
 def _decision(one: Answer, two: Answer) -> str:
-    """What one sees that makes it believe its launcher, although two sees it not, or sees it otherwise."""
+    """Which variables made `one` choose its launcher, and what became of them in `two`."""
     signs = [sign for sign in SIGNS[one.source] if one.variables.get(sign)]
     if not signs:
         return _lost(two, one).strip()
@@ -79,7 +79,7 @@ def _decision(one: Answer, two: Answer) -> str:
 
 
 def _lost(one: Answer, two: Answer) -> str:
-    """Say so when the second has nothing of what the first sees: a container or sudo dropped it."""
+    """Advice where none of the launcher variables of `one` reach `two`, as when a container or sudo drops them."""
     dropped = [name for name in one.variables if "_" in name and name != "HPC_LAUNCHER"]
     if not dropped or any(name in two.variables for name in dropped):
         return ""
@@ -90,7 +90,7 @@ def _lost(one: Answer, two: Answer) -> str:
 
 
 def _decisive(first: Answer, other: Answer) -> tuple[str, ...]:
-    """Those of the launcher's own variables that differ."""
+    """The launcher's own variables that have different values in the two answers."""
     row = next(row for row in LAUNCHERS if row.name == first.source)
     names = dict.fromkeys((*row.signs, *row.needs))
     return tuple(name for name in names if first.variables.get(name) != other.variables.get(name))

@@ -1,9 +1,10 @@
-"""Which hosts, and how many tasks on each: Slurm's two compressed spellings, written out.
+"""Which hosts, and how many tasks on each? Expands the two compressed notations of Slurm.
 
-The rules are those of `scontrol show hostnames`, observed on Slurm 22.05: only top-level commas separate; a range
-keeps the width of its lower bound (`[098-101]` is 098 to 101); of several bracket groups the last varies fastest, after
-it the first, the second, and so on. Order matters, because SLURM_NODEID counts along the written-out list.
-Two differences: text may follow the last bracket, which Slurm refuses; brackets must match, which Slurm lets pass.
+The rules are those of `scontrol show hostnames`, observed on Slurm 22.05. Commas outside of brackets separate names.
+A range keeps the number of digits of its lower bound: `[098-101]` is 098 to 101. Where a name has several bracket
+groups, the last one varies fastest, after it the first, then the second, and so on. The order matters, because
+SLURM_NODEID counts along the expanded list. We differ from Slurm in two things: text may follow the last bracket, which
+Slurm refuses; brackets must match, which Slurm does not check.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _TASKS = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 
 def expand_hostlist(text: str) -> tuple[str, ...]:
-    """Write out a Slurm node list, in its order and with its repetitions: `a[1-2,7],b` is a1, a2, a7, b.
+    """Expand a Slurm node list, keeping order and repetitions: `a[1-2,7],b` is a1, a2, a7, b.
 
     Raises:
-        WorldError: Brackets do not match, a range is no range or goes down, or there are over a million hosts.
+        WorldError: Brackets do not match, a range is not one or goes down, or there are over a million hosts.
     """
     if re.sub(r"[^\[\]]+", "", text).replace("[]", ""):
         raise WorldError(
@@ -40,10 +41,10 @@ def expand_hostlist(text: str) -> tuple[str, ...]:
 
 
 def expand_tasks_per_node(text: str) -> tuple[int, ...]:
-    """Write out the task count of every node: `4(x2),3` is 4, 4, 3.
+    """Expand the task counts of all nodes: `4(x2),3` is 4, 4, 3.
 
     Raises:
-        WorldError: It is no such list, or has over a million nodes.
+        WorldError: The text is not such a list, or has over a million nodes.
     """
     counts: list[int] = []
     for part in text.split(","):
@@ -69,7 +70,7 @@ def _expand_name(name: str, room: int) -> list[str]:
 
 
 def _bounds(group: str, name: str) -> list[tuple[int, int, int]]:
-    """Lowest number, highest number and width of every range in one pair of brackets."""
+    """Lowest number, highest number and number of digits of every range in one pair of brackets."""
     ranges = []
     for part in group.split(","):
         match = _RANGE.fullmatch(part)

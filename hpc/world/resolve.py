@@ -1,6 +1,6 @@
-"""Which rank am I, who says so, and why was nobody else believed?
+"""Which rank is this process, which launcher says so, and why was no other launcher believed?
 
-Pure: a mapping in, a frozen value out; nothing is asked of the machine, the network or the scheduler.
+Pure functions: a mapping goes in, a frozen value comes out. The machine, the network and the scheduler are not asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hpc.world.world import World
 SWITCH = "HPC_LAUNCHER"
 """Environment variable that names the launcher to believe: `none` turns detection off, `auto` leaves it on."""
 SETTING = "runtime.launcher"
-"""The same switch in the configuration, which wins."""
+"""The same switch in the configuration; it wins over the environment variable."""
 AUTO = "auto"
 
 CHOSEN, REJECTED, ABSENT = "chosen", "rejected", "absent"
@@ -25,12 +25,12 @@ CONTEXT = (
     *(SWITCH, "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_TASKS_PER_NODE", "SLURM_JOB_NODELIST", "SLURM_GPUS_ON_NODE"),
     *("PMI_SIZE", "SUBMITIT_LOCAL_NODEID", "HOSTNAME", "SLURMD_NODENAME"),
 )
-"""Besides what rows of the table need, worth knowing when two answers differ."""
+"""Further variables that help to explain why two processes get different answers."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One launcher of the table, and what became of it.
+    """One launcher of the table, and whether it was chosen.
 
     Args:
         name: Its name in the table.
@@ -51,7 +51,7 @@ class Explanation:
         world: The answer.
         candidates: Every launcher of the table, in its order; one of them is chosen.
         warnings: What the user should know although nothing is wrong, a sentence each.
-        variables: What is set of all variables that launchers are known by.
+        variables: Those of the launchers' variables that are set, with their values.
     """
 
     world: World
@@ -92,7 +92,7 @@ def explain_world(environ: Mapping[str, str], launcher: str = AUTO) -> Explanati
 
 
 def _switch(environ: Mapping[str, str], launcher: str) -> tuple[str, str] | None:
-    """Who decides, the configuration or the environment, and for whom; None leaves it to the table."""
+    """The switch that is set, and the launcher it names; None leaves the choice to the table."""
     for setting, name in ((SETTING, launcher), (SWITCH, environ.get(SWITCH, ""))):
         if name not in ("", AUTO):
             return setting, name
@@ -131,7 +131,7 @@ def _read(row: Launcher, environ: Mapping[str, str]) -> World:
 def _judge(
     row: Launcher, chosen: Launcher, world: World, switch: tuple[str, str] | None, environ: Mapping[str, str]
 ) -> Candidate:
-    """What became of one row, now that this or another one is chosen."""
+    """Whether one row was chosen, rejected or absent, and why."""
     if row is chosen:
         return Candidate(row.name, CHOSEN, "=".join(switch) if switch else _claim(row, environ))
     if row.is_absent(environ):
@@ -153,7 +153,13 @@ def _claim(row: Launcher, environ: Mapping[str, str]) -> str:
 
 
 def _outranked(row: Launcher, environ: Mapping[str, str], chosen: Launcher, world: World) -> str:
-    """Why a complete claim lost; a world of one contradicts nobody, because it is the shell around the others."""
+    """Why a launcher with complete variables was not chosen.
+
+    A launcher that claims a single rank never conflicts: it ran the shell that started the chosen launcher.
+
+    Raises:
+        WorldError: The two describe different worlds, and neither runs inside the other.
+    """
     try:
         other = row.read(environ)
     except WorldError as error:

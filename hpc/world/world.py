@@ -16,11 +16,11 @@ class World:
         local_world_size: Ranks on this node; nodes may differ.
         node_rank: This node among the nodes, from 0.
         node_count: Number of nodes.
-        hosts: The nodes' names, by node rank; only rank 0's host where the launcher tells no more.
+        hosts: The nodes' names, by node rank. Some launchers name only rank 0's host; then it is the only one here.
         source: The launcher that was believed: a name from `hpc.world.launchers.LAUNCHERS`.
-        job: What tells this world from every other one alive: "<cluster>.<job>.<step>", "torchrun.<run id>".
+        job: A name that no other running world has: "<cluster>.<job>.<step>", "torchrun.<run id>".
         attempt: How often the launcher has restarted this job.
-        master: Address and port of the store, when the launcher gave them; None asks the beacon.
+        master: Address and port of the store, where the launcher gave them; None: the ranks look for rank 0's beacon.
         agent_store: torchrun's agent already serves the store at `master`, so rank 0 must not.
     """
 

@@ -37,7 +37,7 @@ def main() -> str:
 
 def ours() -> tuple[Callable[[], object], Callable[[int], object]]:
     """Seek, and read."""
-    from hpc.data.loader import EndlessBatches
+    from hpc.data.batches import EndlessBatches
     from hpc.data.order import Order
     from hpc.data.share import Share
 

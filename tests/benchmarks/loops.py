@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from hpc import Runtime
-from hpc.data.loader import EndlessBatches
+from hpc.data.batches import EndlessBatches
 
 FEATURES, CLASSES = 16, 4
 SAMPLES = 51_200  # whole batches in every case: a short last one in each epoch would spare the peers work

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from hpc.checkpoint.save import commit, snapshot
 from hpc.cli import main
-from hpc.run.journal import Journal
+from hpc.run.events import Verified
 from tests.checkpoint.test_store import flip_a_bit
 from tests.conftest import ROOT, clean_environment
+from tests.support.events import told
 from tests.support.saves import Alone, Life, state
 
 
@@ -46,7 +47,7 @@ def test_verifying_reads_everything_and_the_list_remembers(run: Path) -> None:
     done = hpc("verify", run)
     assert done.exit_code == 0
     assert done.output.count("3 files as they were written") == 2
-    assert {event["step"] for event in Journal(run).events() if event["event"] == "verified"} == {10, 20}
+    assert {event.step for event in told(run, Verified)} == {10, 20}
     assert hpc("ls", run).output.count(" ago") == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from hpc.checkpoint.load import load_latest
 from hpc.checkpoint.manifest import read_manifest
@@ -17,8 +18,14 @@ from tests.support.saves import Alone, Life
 class Engine:
     """Keeps a word in two files, one of them in a directory of its own."""
 
+    is_shared = True
+
     def __init__(self, word: str) -> None:
         self.word = word
+        self.weight = torch.ones(3)
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
 
     def save_files(self, directory: Path) -> None:
         if self.word == "unspeakable":

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from hpc.checkpoint.background import Flight
-from hpc.checkpoint.interval import MAX_SECONDS, MIN_SECONDS, choose, daly_seconds, hours_between_failures
+from hpc.checkpoint.interval import MAX_SECONDS, MIN_SECONDS, choose, daly_seconds
 from hpc.checkpoint.schedule import Schedule
 from hpc.config import CheckpointOptions
+from hpc.run.events import IntervalChosen
 from hpc.run.journal import Journal
+from tests.support.events import told
 from tests.support.saves import Alone
 
 
@@ -54,26 +56,8 @@ def test_the_interval_is_the_optimum_within_limits(
     assert reason in choice.reason
 
 
-def life(began: float, hours: float, last: str) -> list[dict[str, Any]]:
-    return [{"event": "started", "time": began}, {"event": last, "time": began + hours * 3600}]
-
-
-@pytest.mark.parametrize(
-    ("events", "hours"),
-    [
-        ([], 24.0),
-        (life(0, 6, "committed"), 30.0),
-        ([*life(0, 6, "committed"), *life(90_000, 0, "resumed")], 15.0),
-        ([*life(0, 6, "stopped"), *life(90_000, 0, "resumed")], 30.0),
-        ([*life(0, 6, "committed"), *life(90_000, 6, "committed"), *life(200_000, 0, "resumed")], 12.0),
-    ],
-)
-def test_failures_are_lives_that_did_not_stop_by_themselves(events: list[dict[str, Any]], hours: float) -> None:
-    assert hours_between_failures(events) == hours
-
-
 def schedule(tmp_path: Path, reports: list[str], **options: Any) -> Schedule:
-    return Schedule(CheckpointOptions(**options), Alone(), Journal(tmp_path), reports.append)
+    return Schedule(CheckpointOptions(**options), Alone(), Journal(tmp_path, "1"), reports.append)
 
 
 def test_steps_are_counted_without_a_clock(tmp_path: Path) -> None:
@@ -104,4 +88,4 @@ def test_the_choice_is_said_once_and_journalled_when_it_changes(tmp_path: Path) 
         "Saving every 60 s (a save blocks training for 1 ms; "
         "about one failure every 10.0 hours is expected by checkpoint.mean_hours_between_failures)."
     )
-    assert [event["seconds"] for event in Journal(tmp_path).events()] == [60.0, 1000.0]
+    assert [event.seconds for event in told(tmp_path, IntervalChosen)] == [60.0, 1000.0]

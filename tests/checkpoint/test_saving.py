@@ -20,10 +20,12 @@ from torch.utils.data import DataLoader
 from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import SaveError
-from hpc.run.journal import Journal
+from hpc.run.events import Committed, SaveFailed, Stopped
+from hpc.run.journal import read_journal
 from tests.conftest import Run
 from tests.programs.jobs import Points
 from tests.runtime.test_runtime import config
+from tests.support.events import newest_commit, told
 
 AtStep = Callable[[Runtime, int], None]
 
@@ -118,7 +120,7 @@ def test_a_stop_with_a_save_in_flight_lets_it_finish_and_saves_the_last_step_too
     with pytest.raises(SystemExit, match="75"):
         train(every_two_steps(tmp_path), at_step)
     assert saved(tmp_path) == [3, 2]
-    assert Journal(tmp_path).events()[-1]["event"] == "stopped"
+    assert isinstance(read_journal(tmp_path)[-1], Stopped)
 
 
 def test_a_stop_at_the_step_that_is_being_saved_waits_for_that_save(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_a_stop_at_the_step_that_is_being_saved_waits_for_that_save(tmp_path: Pa
     with pytest.raises(SystemExit, match="75"):
         train(every_two_steps(tmp_path), at_step)
     assert saved(tmp_path) == [2]
-    assert [event["step"] for event in Journal(tmp_path).events() if event["event"] == "committed"] == [2]
+    assert [event.step for event in told(tmp_path, Committed)] == [2]
 
 
 def test_when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do(
@@ -142,7 +144,7 @@ def test_when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_d
 ) -> None:
     def at_step(runtime: Runtime, step: int) -> None:
         if step == 3:
-            while Journal(tmp_path).last_committed_step() != 2:
+            while newest_commit(tmp_path) != 2:
                 time.sleep(0.01)
             runtime.requests.watch_clock(time.time(), 0.0)
 
@@ -172,8 +174,8 @@ def test_training_goes_on_without_a_checkpoint_that_could_not_be_saved(
 ) -> None:
     train(every_two_steps(tmp_path, on_error="continue"), gone_between(4, 5, tmp_path))
     assert saved(tmp_path) == [8, 6, 2]
-    (failure,) = [event for event in Journal(tmp_path).events() if event["event"] == "save_failed"]
-    assert failure["step"] == 4
+    (failure,) = told(tmp_path, SaveFailed)
+    assert failure.step == 4
     assert "it has vanished. Training goes on without the checkpoint of step 4." in capsys.readouterr().out
 
 
@@ -211,7 +213,7 @@ def train_and_lose_the_directory(cfg: Any) -> float:
 
     def at_step(runtime: Runtime, step: int) -> None:
         if step == 4:
-            while Journal(runtime.directory).last_committed_step() != 2:
+            while newest_commit(runtime.directory) != 2:
                 time.sleep(0.01)
             runtime.wait_for_everyone()
         if step == 4 and runtime.is_main_process:
@@ -230,6 +232,4 @@ def test_all_ranks_stop_with_74_when_a_save_behind_training_has_failed(run_py: R
     assert done.returncode == 74, done.stdout + done.stderr
     (record,) = (tmp_path / "out" / "0" / "failures").iterdir()
     assert "it has vanished" in record.read_text()
-    assert [event["step"] for event in Journal(tmp_path / "out" / "0").events() if event["event"] == "save_failed"] == [
-        4
-    ]
+    assert [event.step for event in told(tmp_path / "out" / "0", SaveFailed)] == [4]

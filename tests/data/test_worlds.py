@@ -135,7 +135,7 @@ def on_two_ranks(directory: Path) -> dict[str, Any]:
         results["resumed"][name] = train(directory / name, STEPS, accumulation_steps)
     with Runtime(config(directory / "evaluation")) as runtime:
         results["passes"] = {length: evaluate(runtime, length) for length in LENGTHS}
-        results["batches"] = runtime.group.collect({n: each["batches"] for n, each in results["passes"].items()})
+        results["batches"] = runtime.group.all_gather({n: each["batches"] for n, each in results["passes"].items()})
         results["uneven"] = {lengths: evaluate_iterable(runtime, lengths) for lengths in UNEVEN}
         with contextlib.redirect_stdout(io.StringIO()) as results["printed"]:
             runtime.print_in_order("this is rank", runtime.process_index)

@@ -57,7 +57,7 @@ class Pair:
             return []
         return [value, self.pipe.recv()]
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return list(self.broadcast(self.gather(value)))
 
 

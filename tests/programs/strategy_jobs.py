@@ -95,7 +95,7 @@ def overflow_on_one_rank(settings: Settings) -> list[Any]:
                 optimizer.zero_grad()
             stayed = torch.equal(_weights(model), before)
             scale = runtime.precision.state_dict()["scale"]
-            seen.append(runtime.group.collect([stayed, optimizer.param_groups[0]["lr"], scale]))
+            seen.append(runtime.group.all_gather([stayed, optimizer.param_groups[0]["lr"], scale]))
     return seen
 
 
@@ -110,7 +110,7 @@ def clip_mixture(settings: Settings) -> dict[str, Any]:
         norm = torch.cat([*gradients, torch.full((3,), 5.0)]).norm()
         found = clip_sharded([*sharded, whole], 1.0)
         after = torch.cat([*(each.grad.full_tensor().flatten() for each in sharded), whole.grad]).norm()  # type: ignore[list-item]
-        return {"norm": norm.item(), "found": runtime.group.collect(found.tolist()), "after": after.item()}
+        return {"norm": norm.item(), "found": runtime.group.all_gather(found.tolist()), "after": after.item()}
 
 
 def recomputed_blocks(settings: Settings) -> int:

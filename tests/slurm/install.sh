@@ -15,9 +15,10 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "install.sh needs root to install$missing: run it as root." >&2
-    exit 1
+# A person's machine without root or apt runs all other tests; pytest skips these and names them.
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Tests on a real Slurm will be skipped: installing$missing needs root and apt-get." >&2
+    exit 0
 fi
 
 # invoke-rc.d asks this file whether a service may start; 101 forbids it. A file that is already there is the machine's.

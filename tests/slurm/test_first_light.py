@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from hpc.run.journal import Journal
+from hpc.run.events import Resumed, Started, Stopped
 from tests.conftest import ROOT, clean_environment
 from tests.slurm.cluster import SlurmCluster
 from tests.support.equality import differences
+from tests.support.events import Kind, told
 
 pytestmark = pytest.mark.slurm
 
@@ -60,9 +61,9 @@ class Submitted:
                 raise TimeoutError(f"step {step} was not reached: {self.cluster.jobs(self.job_id)}\n{self.output()}")
             time.sleep(0.1)
 
-    def events(self, event: str, point: str = "0") -> list[dict[str, Any]]:
+    def events(self, kind: type[Kind], point: str = "0") -> list[Kind]:
         """What the journal says."""
-        return [entry for entry in Journal(self.point(point)).events() if entry["event"] == event]
+        return told(self.point(point), kind)
 
     def output(self) -> str:
         """Everything any task printed."""
@@ -169,8 +170,8 @@ def test_a_sweep_of_two_points_on_two_nodes_each_completes(submit: Submit, clust
     for task in ("_0", "_1"):
         job.wait_for("COMPLETED", task)
         assert states(cluster, f"{job.job_id}{task}") == [("COMPLETED", "0:0")]
-    worlds = [event for point in ("0", "1") for event in job.events("started", point)]
-    assert [(event["source"], event["world_size"], len(event["hosts"])) for event in worlds] == [("slurm", 4, 2)] * 2
+    worlds = [event for point in ("0", "1") for event in job.events(Started, point)]
+    assert [(event.source, event.world_size, len(event.hosts)) for event in worlds] == [("slurm", 4, 2)] * 2
     assert all((job.point(point) / "finished.json").exists() for point in ("0", "1"))  # the job compares weights itself
 
 
@@ -188,8 +189,8 @@ def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
         job.wait_for("COMPLETED")
     finally:
         cluster.set_grace("low", 0)
-    stops = [event["step"] for event in job.events("stopped")]
-    resumes = [event["step"] for event in job.events("resumed")]
+    stops = [event.step for event in job.events(Stopped)]
+    resumes = [event.step for event in job.events(Resumed)]
     assert len(stops) == 2
     assert resumes == [0, *stops]  # no step is lost, none is repeated
     assert differences(job.point(), golden) == []
@@ -201,9 +202,9 @@ def test_a_run_that_meets_its_time_limit_goes_on_in_another_life(submit: Submit,
     longer_than_a_life = (60 - 15) / STEPS * 1.25  # however fast the machine
     job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=longer_than_a_life)
     job.wait_for("COMPLETED", seconds=300)
-    stops = [event["step"] for event in job.events("stopped")]
+    stops = [event.step for event in job.events(Stopped)]
     assert stops
-    assert [event["step"] for event in job.events("resumed")] == [0, *stops]
+    assert [event.step for event in job.events(Resumed)] == [0, *stops]
     assert differences(job.point(), golden) == []
 
 
@@ -241,4 +242,4 @@ def test_only_the_preempted_task_of_an_array_is_requeued(submit: Submit, cluster
         job.wait_for("COMPLETED", task)
     restarts = [cluster.job(f"{job.job_id}{task}")["Restarts"] for task in ("_0", "_1")]
     assert restarts == ["0", "1"]
-    assert [len(job.events("started", point)) for point in ("0", "1")] == [1, 2]
+    assert [len(job.events(Started, point)) for point in ("0", "1")] == [1, 2]

@@ -25,7 +25,7 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         return [value]
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return [value]
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.run.journal import Journal
+from hpc.run.events import Failed, Started, Stopped
+from hpc.run.journal import read_journal
 from tests.conftest import ROOT, Run, clean_environment
 from tests.support.equality import differences
+from tests.support.events import told
 
 JOB = ("experiment.target=tests.programs.jobs.train", "checkpoint.every_steps=25", "runtime.deterministic=true")
 pytestmark = pytest.mark.gloo
@@ -110,7 +112,7 @@ def test_a_failing_rank_ends_the_job_with_its_traceback_first(start: Start) -> N
     assert record.read_text().startswith("hpc: rank 1 of 2")
     assert "asked to fail at step 10" in record.read_text()
     assert not any(is_alive(pid) for pid in pids)
-    assert [event["event"] for event in Journal(life.directory).events()][-1] == "failed"
+    assert isinstance(read_journal(life.directory)[-1], Failed)
 
 
 def test_a_killed_rank_ends_the_job_with_its_signal(start: Start) -> None:
@@ -136,10 +138,10 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrup
     os.kill(stopped.rank(1)["pid"], number)
     output = stopped.end()
     assert stopped.process.returncode == 75, output
-    (stop,) = [event for event in Journal(stopped.directory).events() if event["event"] == "stopped"]
-    assert 40 <= stop["step"] < 100
+    (stop,) = told(stopped.directory, Stopped)
+    assert 40 <= stop.step < 100
     resumed = start("run", "steps=100")
-    assert f"Resumed at step {stop['step']} of 100." in resumed.end(), resumed.output
+    assert f"Resumed at step {stop.step} of 100." in resumed.end(), resumed.output
     assert resumed.process.returncode == 0
     assert differences(resumed.directory, uninterrupted(start)) == []
 
@@ -170,11 +172,11 @@ def test_data_loader_workers_outlive_the_signal_that_stops_their_rank(start: Sta
 
 def test_a_finished_run_says_so_and_does_nothing(start: Start) -> None:
     directory = uninterrupted(start)
-    before = (directory / "journal.jsonl").read_bytes()
+    before = read_journal(directory)
     again = start("golden", "steps=100")
     assert "is finished" in again.end()
     assert again.process.returncode == 0
-    assert (directory / "journal.jsonl").read_bytes() == before
+    assert read_journal(directory) == before
 
 
 def test_a_changed_config_is_refused_and_named(run_py: Run) -> None:
@@ -228,8 +230,9 @@ def test_eight_ranks_are_rehearsed_on_this_machine(run_py: Run, tmp_path: Path) 
         "-m", "hardware=8xA100", "cluster=local", "runtime.device=cpu", "run_dir=out", "steps=5", "+job={}", *JOB
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (started,) = [event for event in Journal(tmp_path / "out" / "0").events() if event["event"] == "started"]
-    assert started["world_size"] == 8
+    assert "submitit INFO" not in done.stdout + done.stderr
+    (started,) = told(tmp_path / "out" / "0", Started)
+    assert started.world_size == 8
 
 
 def test_half_set_rank_variables_are_one_sentence(run_py: Run, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from hpc import Runtime
 from hpc.checkpoint.retention import Retention
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import DivergedError
-from hpc.run.journal import Journal
+from hpc.run.events import Diverged
 from hpc.stop.requests import StopCause, stop_requests
 from hpc.tracking.metrics import Metrics
 from tests.conftest import Run
 from tests.programs.jobs import Points
+from tests.support.events import told
 
 
 def run(directory: Path, bad_step: int, options: dict[str, Any], **bad: float) -> None:
@@ -44,7 +45,7 @@ def test_a_run_that_diverges_commits_nothing_of_it(tmp_path: Path, name: str, va
     with pytest.raises(DivergedError, match=f"{name} must stay finite, but is {value} at step {bad_step}"):
         run(tmp_path, bad_step, {}, **{name: value})
     assert max(committed(tmp_path)) == 4 * ((bad_step - 1) // 4)
-    assert [event["step"] for event in Journal(tmp_path).events() if event["event"] == "diverged"]
+    assert told(tmp_path, Diverged)
     assert stop_requests().cause is StopCause.NONE
 
 

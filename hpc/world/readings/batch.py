@@ -1,6 +1,7 @@
 """What do batch systems other than Slurm say?
 
-LSF, PBS and SGE number slots, not processes: ranks come from the mpiexec or jsrun inside; a process outside is alone.
+LSF, PBS and SGE count slots, not processes. Ranks come from mpiexec or jsrun inside the job; a process that neither has
+started is a world of one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ MPIEXEC = "start one process for each rank with mpiexec, or one torchrun for eac
 
 
 def read_flux(environ: Environ) -> World:
-    """Flux tells the local rank but not how many there are, so nodes must be alike.
+    """Flux tells the local rank but not the local world size, so all nodes must have equally many ranks.
 
     Raises:
-        WorldError: They are not.
+        WorldError: The ranks cannot be divided equally among the nodes.
     """
     size = numbers.count(environ, "FLUX_JOB_SIZE", 1)
     nodes = numbers.part(environ, "FLUX_JOB_NNODES", size, "FLUX_JOB_SIZE")
@@ -41,7 +42,7 @@ def read_htcondor(environ: Environ) -> World:
     """The parallel universe starts one process on each of its machines.
 
     Raises:
-        WorldError: Nothing tells where rank 0 is.
+        WorldError: No variable tells where rank 0 is.
     """
     size = numbers.count(environ, "_CONDOR_NPROCS", 1)
     rank = numbers.index(environ, "_CONDOR_PROCNO", size, "_CONDOR_NPROCS")
@@ -65,7 +66,7 @@ def read_hyperqueue(environ: Environ) -> World:
 
 
 def hyperqueue_advice(environ: Environ, _: World) -> str:
-    """Say so when a task has several nodes."""
+    """Advice where a task has several nodes."""
     nodes = environ.get("HQ_NUM_NODES", "")
     if nodes in ("", "1"):
         return ""
@@ -78,18 +79,18 @@ def read_lsf(environ: Environ) -> World:
 
 
 def lsf_advice(environ: Environ, _: World) -> str:
-    """Say so when the job has several hosts."""
+    """Advice where the job has several hosts."""
     hosts = dict.fromkeys(environ.get("LSB_MCPU_HOSTS", "").split()[::2])
     return _several("LSB_MCPU_HOSTS", len(hosts), MPIEXEC.replace("mpiexec", "jsrun or mpiexec"))
 
 
 def read_pbs(environ: Environ) -> World:
-    """A world of one in a PBS or Torque job; pbsdsh numbers its tasks, but a script looks like the first of them."""
+    """A world of one in a PBS or Torque job. pbsdsh numbers tasks, but the batch script has the first task's number."""
     return numbers.alone("pbs", _job("pbs", environ, "PBS_JOBID"))
 
 
 def pbs_advice(environ: Environ, _: World) -> str:
-    """Say so when the job has several nodes, or pbsdsh started this process."""
+    """Advice where the job has several nodes, or pbsdsh started this process."""
     task = environ.get("PBS_TASKNUM", "")
     if task.isdecimal() and int(task) > 1:
         return f"PBS_TASKNUM={task} numbers what pbsdsh starts, but nothing tells how many there are: {MPIEXEC}."
@@ -103,7 +104,7 @@ def read_sge(environ: Environ) -> World:
 
 
 def sge_advice(environ: Environ, _: World) -> str:
-    """Say so when the job has several hosts; NSLOTS alone counts CPUs."""
+    """Advice where the job has several hosts. NSLOTS is not looked at, because it counts CPUs."""
     hosts = environ.get("NHOSTS", "")
     return _several("NHOSTS", int(hosts) if hosts.isdecimal() else 1, MPIEXEC)
 
@@ -118,7 +119,7 @@ def _job(source: str, environ: Environ, *names: str) -> str:
 
 
 def read_submitit_local(environ: Environ) -> World:
-    """One node: submitit's local executor refuses more."""
+    """A world on one node; submitit's local executor refuses more than one."""
     size = numbers.count(environ, "SUBMITIT_LOCAL_NTASKS", 1)
     return World(
         rank=numbers.index(environ, "SUBMITIT_LOCAL_GLOBALID", size, "SUBMITIT_LOCAL_NTASKS"),

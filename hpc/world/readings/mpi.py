@@ -1,6 +1,7 @@
-"""What do the launchers of MPI say? Most give rank, size and both local ones; hosts and nodes are derived.
+"""What do the launchers of MPI say? Most give rank, size, local rank and local size; hosts and nodes are derived.
 
-Under Slurm the processes of mpirun's daemons carry the step of those daemons: its numbers count daemons, not ranks.
+Under Slurm, mpirun starts its daemons as a job step, and the ranks inherit the variables of that step. Its numbers
+count daemons, not ranks.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Names:
         size: Of the world.
         local_rank: On this node.
         local_size: On this node.
-        node: This node among the nodes, where it is told.
-        identity: What no other world has, where it is told.
-        proxies: The Slurm step around is that of one proxy for each node, on all of the nodes.
+        node: This node among the nodes, where a variable tells it.
+        identity: A variable whose value no other world has, where there is one.
+        proxies: This launcher starts one proxy on each node as a Slurm step, so that the step lists the nodes.
     """
 
     rank: str
@@ -68,7 +69,7 @@ def reader(source: str, names: Names) -> Callable[[Environ], World]:
 
 
 def doubt(names: Names) -> Callable[[Environ], str]:
-    """Why these variables do not count: srun set them, or they make a world of one inside a larger step."""
+    """Tells why these variables do not count: srun set them, or they claim one rank inside a larger step."""
 
     def reason(environ: Environ) -> str:
         ours = [name for name in srun_pmi(environ) if PMI_RANKS[name] == names.rank]
@@ -83,7 +84,7 @@ def doubt(names: Names) -> Callable[[Environ], str]:
 
 
 def advice(_: Environ, world: World) -> str:
-    """Say so when nothing tells where rank 0 is."""
+    """Advice where no variable tells which host rank 0 is on."""
     if world.hosts:
         return ""
     return (
@@ -93,7 +94,7 @@ def advice(_: Environ, world: World) -> str:
 
 
 def read_bare_pmi(environ: Environ) -> World:
-    """Refuses: without a local rank two ranks would take the same GPU."""
+    """Raises a WorldError: without a local rank, two ranks would take the same GPU."""
     raise WorldError(
         f"MPI_LOCALRANKID or PMI_LOCAL_RANK must be set where PMI_RANK={environ['PMI_RANK']} is, to tell the ranks of"
         " one node apart, but neither is: start with MPICH 3.2 or later, srun or torchrun, or unset PMI_RANK."
@@ -101,7 +102,7 @@ def read_bare_pmi(environ: Environ) -> World:
 
 
 def read_bare_pmix(environ: Environ) -> World:
-    """Refuses: PMIx answers calls, and leaves only the rank in the environment."""
+    """Raises a WorldError: PMIx tells the world size through calls only; the environment has only the rank."""
     raise WorldError(
         f"PMIX_RANK={environ['PMIX_RANK']} must come with a world size, but PMIx puts none into the environment: start"
         " with Open MPI's mpirun, `prterun --personality ompi`, srun or torchrun, or unset PMIX_RANK."
@@ -109,7 +110,7 @@ def read_bare_pmix(environ: Environ) -> World:
 
 
 def bare_pmix_doubt(environ: Environ) -> str:
-    """Slurm's PMIx belongs to a step."""
+    """A name space of Slurm's own PMIx means that srun started this process."""
     name = environ.get("PMIX_NAMESPACE", "")
     return f"PMIX_NAMESPACE={name} shows that srun has set it" if name.startswith("slurm.pmix.") else ""
 
@@ -130,7 +131,7 @@ def _read(environ: Environ, source: str, names: Names) -> World:
 
 
 def _around(environ: Environ) -> str:
-    """The job, or the step, of the scheduler around; all ranks of one mpiexec see the same one."""
+    """The scheduler's job or step in which mpiexec runs; all ranks of one mpiexec see the same one."""
     if environ.get("SLURM_JOB_ID"):
         return slurm_job(environ, environ.get("SLURM_STEP_ID") or "batch")
     names = ("LSB_JOBID", "PBS_JOBID", "JOB_ID", "MASTER_PORT")
@@ -157,7 +158,11 @@ def _is_one_proxy_per_node(environ: Environ) -> bool:
 
 
 def _derived_node(ranks: World, hosts: tuple[str, ...], host: str) -> tuple[int, int]:
-    """By arithmetic where nodes are alike, in block or cyclic order; else by this host's place in the list."""
+    """Node rank and node count: computed where all nodes have equally many ranks, else this host's place in the list.
+
+    Ranks are placed in blocks (0 1 on the first node, 2 3 on the second) or cyclically (0 2 and 1 3); the local rank
+    shows which.
+    """
     size, local_size = ranks.world_size, ranks.local_world_size
     nodes = -(-size // local_size)
     if host in hosts and (size % local_size or nodes > len(hosts)):
@@ -168,9 +173,9 @@ def _derived_node(ranks: World, hosts: tuple[str, ...], host: str) -> tuple[int,
 
 
 def _hosts(environ: Environ) -> tuple[str, ...]:
-    """Every host of the allocation, which is where the ranks are, or else the one that rank 0 is likely to be on.
+    """All hosts of the allocation, where they are known; else the host that rank 0 is likely to be on.
 
-    PBS_NODEFILE and PE_HOSTFILE are files of the first node only, so they would not help the others.
+    PBS_NODEFILE and PE_HOSTFILE exist on the first node only, so the other nodes could not read them.
     """
     if environ.get("SLURM_JOB_NODELIST"):
         return expand_hostlist(environ["SLURM_JOB_NODELIST"])

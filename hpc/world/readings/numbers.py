@@ -18,7 +18,7 @@ def count(environ: Environ, name: str, at_least: int = 0) -> int:
     """A whole number.
 
     Raises:
-        WorldError: It is none, or too small.
+        WorldError: The value is not a whole number, or is too small.
     """
     text = environ[name].strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= at_least):
@@ -27,10 +27,10 @@ def count(environ: Environ, name: str, at_least: int = 0) -> int:
 
 
 def index(environ: Environ, name: str, size: int, size_name: str) -> int:
-    """A number that counts from 0 up to, and without, a size.
+    """A whole number from 0 to size - 1.
 
     Raises:
-        WorldError: It is none.
+        WorldError: The value is not an integer in [0, size).
     """
     number = count(environ, name)
     if number >= size:
@@ -39,10 +39,10 @@ def index(environ: Environ, name: str, size: int, size_name: str) -> int:
 
 
 def part(environ: Environ, name: str, total: int, total_name: str) -> int:
-    """A part, at least 1, of a total.
+    """A whole number from 1 to `total`.
 
     Raises:
-        WorldError: It is none.
+        WorldError: The value is not an integer in [1, total].
     """
     size = count(environ, name, 1)
     if size > total:
@@ -61,10 +61,10 @@ def is_loopback(host: str) -> bool:
 
 
 def master(environ: Environ) -> tuple[str, int]:
-    """Where the store is, by torch's own two variables.
+    """Address and port of the store, from MASTER_ADDR and MASTER_PORT.
 
     Raises:
-        WorldError: MASTER_PORT is no port.
+        WorldError: MASTER_PORT is not a port number.
     """
     return environ["MASTER_ADDR"], part(environ, "MASTER_PORT", 65535, "the highest port")
 

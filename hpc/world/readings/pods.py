@@ -27,7 +27,7 @@ def read_kubeflow(environ: Environ) -> World:
 
 
 def kubeflow_doubt(environ: Environ) -> str:
-    """With one process in each pod, the RANK that version 1 of the operator sets is the rank."""
+    """With one process in each pod, the RANK that version 1 of the operator sets is the process's rank."""
     complete = all(environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     if complete and environ.get("PET_NPROC_PER_NODE", "1") == "1":
         return "each pod has one process, so RANK and WORLD_SIZE count processes"
@@ -35,7 +35,7 @@ def kubeflow_doubt(environ: Environ) -> str:
 
 
 def kubeflow_advice(environ: Environ, _: World) -> str:
-    """Say so when the pod was to have several processes."""
+    """Advice where the pod should have several processes."""
     processes = environ.get("PET_NPROC_PER_NODE", "1")
     if processes == "1":
         return ""
@@ -54,7 +54,7 @@ def read_kubernetes(environ: Environ) -> World:
 
 
 def kubernetes_advice(environ: Environ, _: World) -> str:
-    """Say so when there is certainly another pod; the first cannot know."""
+    """Advice where there is certainly another pod, which is so in every pod but the first."""
     position = environ["JOB_COMPLETION_INDEX"]
     if position == "0":
         return ""
@@ -68,7 +68,7 @@ def read_sagemaker(environ: Environ) -> World:
     """One host is a world of one.
 
     Raises:
-        WorldError: SM_HOSTS is no list, or has several hosts, whose ranks only torchrun knows.
+        WorldError: SM_HOSTS is not a list, or has several hosts, whose ranks only torchrun knows.
     """
     try:
         hosts = json.loads(environ["SM_HOSTS"])
@@ -85,7 +85,7 @@ def read_sagemaker(environ: Environ) -> World:
 
 
 def sagemaker_advice(environ: Environ, _: World) -> str:
-    """Say so when the host has more GPUs than this process uses."""
+    """Advice where the host has more GPUs than this process uses."""
     gpus = environ.get("SM_NUM_GPUS", "0")
     if gpus in ("0", "1"):
         return ""

@@ -1,4 +1,4 @@
-"""What does a Slurm job step say, what does a job without a step say, and what the PMI that srun sets?"""
+"""What do the variables of a Slurm job step say, those of a job without a step, and those of the PMI that srun sets?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from hpc.world.readings.numbers import Environ
 from hpc.world.world import World
 
 NOT_TASKS = {4294967290: "interactive step", 4294967291: "batch step", 4294967292: "extern step"}
-"""Step ids without tasks of srun's: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT, SLURM_EXTERN_CONT (slurm.h, 22.05)."""
+"""Step ids in which srun has started no tasks: SLURM_INTERACTIVE_STEP, SLURM_BATCH_SCRIPT, SLURM_EXTERN_CONT.
+
+Source: slurm.h, 22.05.
+"""
 
 PMI_RANKS = {"PMI_JOBID": "PMI_RANK", "PALS_APID": "PALS_RANKID", "PMIX_NAMESPACE": "PMIX_RANK"}
 """What `srun --mpi=` pmi2, cray_shasta and pmix set: a variable that names the step, and the one with the rank."""
 
 
 def slurm_doubt(environ: Environ) -> str:
-    """The shell that salloc opens with use_interactive_step is a step of one task; SLURM_NTASKS counts the job's."""
+    """Why this is not a step with ranks: salloc with use_interactive_step runs its shell as a step of one task."""
     step = environ.get("SLURM_STEP_ID", "").strip()
     kind = NOT_TASKS.get(int(step) % 2**32) if step.lstrip("-").isdecimal() else None
     return f"SLURM_STEP_ID={step} is the {kind}, where no srun has started tasks" if kind else ""
@@ -28,7 +31,7 @@ def is_step(environ: Environ) -> bool:
 
 
 def read_slurm(environ: Environ) -> World:
-    """Step scope only: SLURM_NTASKS, SLURM_NNODES and SLURM_JOB_* may describe the whole allocation."""
+    """The world of a job step, from SLURM_STEP_*: SLURM_NTASKS and its like may describe the whole allocation."""
     size = numbers.count(environ, "SLURM_STEP_NUM_TASKS", 1)
     nodes = numbers.count(environ, "SLURM_STEP_NUM_NODES", 1)
     hosts, tasks = _nodes(environ, size, nodes)
@@ -63,7 +66,7 @@ def _nodes(environ: Environ, size: int, nodes: int) -> tuple[tuple[str, ...], tu
 
 
 def slurm_job(environ: Environ, step: str) -> str:
-    """What tells one step from every other: cluster, job and step."""
+    """A name that no other step has: cluster, job and step."""
     return f"{environ.get('SLURM_CLUSTER_NAME') or 'slurm'}.{environ['SLURM_JOB_ID']}.{step}"
 
 
@@ -73,7 +76,7 @@ def slurm_attempt(environ: Environ) -> int:
 
 
 def step_advice(environ: Environ, world: World) -> str:
-    """Say so when a step leaves out a component of a heterogeneous job; plain `srun` takes the first one alone."""
+    """Advice where a step leaves out a component of a heterogeneous job; plain `srun` uses the first component only."""
     groups = _het_groups(environ)
     hosts = {*world.hosts}
     lists = [environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{group}") or "" for group in range(groups)]
@@ -94,7 +97,7 @@ def read_none(environ: Environ) -> World:
 
 
 def srun_advice(environ: Environ, _: World) -> str:
-    """Say so when an allocation has more tasks than this process; a batch script looks like its rank 0."""
+    """Advice where the allocation has several tasks and this process is not started by srun, as in a batch script."""
     if not environ.get("SLURM_JOB_ID"):
         return ""
     tasks, groups = _allocated_tasks(environ)
@@ -120,7 +123,7 @@ def _het_groups(environ: Environ) -> int:
 
 
 def _allocated_tasks(environ: Environ) -> tuple[str, int]:
-    """Tasks of the job, as text, and its het groups; without -n there is no count, and srun starts one task a node."""
+    """Tasks of the job, as text, and its number of het groups. Without -n there is one task on each node."""
     groups = _het_groups(environ)
     if groups > 1:
         tasks = [environ.get(f"SLURM_NTASKS_HET_GROUP_{group}") or "1" for group in range(groups)]
@@ -130,13 +133,13 @@ def _allocated_tasks(environ: Environ) -> tuple[str, int]:
 
 
 def srun_pmi(environ: Environ) -> tuple[str, ...]:
-    """The variables that name a step of this job as their maker; their ranks are in `PMI_RANKS`."""
+    """PMI variables whose value names a step of this job; `PMI_RANKS` has the variable with the rank."""
     job = environ.get("SLURM_JOB_ID")
     return tuple(name for name in PMI_RANKS if job and _step_named(environ, name).split(".")[0] == job)
 
 
 def srun_pmi_doubt(environ: Environ) -> str:
-    """A nested srun without --mpi leaves the outer step's PMI where it was."""
+    """Why the PMI variables do not count: in a nested srun without --mpi they are still those of the outer step."""
     names = srun_pmi(environ)
     if not names or not is_step(environ):
         return "no srun --mpi has started tasks here"
@@ -146,7 +149,7 @@ def srun_pmi_doubt(environ: Environ) -> str:
 
 
 def read_srun_pmi(environ: Environ) -> World:
-    """The step, by the rank that PMI gives; only PMI-2 tells a size, too."""
+    """The world of the step, with the rank that PMI gives. Only PMI-2 gives a world size as well."""
     step = read_slurm(environ)
     own = (name for name in srun_pmi(environ) if _step_named(environ, name) == _this_step(environ))
     name = next(own, "PMI_JOBID")
@@ -163,7 +166,7 @@ def _this_step(environ: Environ) -> str:
 
 
 def _step_named(environ: Environ, name: str) -> str:
-    """The step in PMI_JOBID=4.0, PALS_APID=4.0 or PMIX_NAMESPACE=slurm.pmix.4.0; "" where it names none."""
+    """The step 4.0 that PMI_JOBID=4.0, PALS_APID=4.0 or PMIX_NAMESPACE=slurm.pmix.4.0 names; "" where none is named."""
     value = environ.get(name, "")
     if name == "PMIX_NAMESPACE":
         return value.removeprefix("slurm.pmix.") if value.startswith("slurm.pmix.") else ""

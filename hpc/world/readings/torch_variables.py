@@ -13,11 +13,14 @@ LOCAL_SIZES = (
     ("MPI_LOCALNRANKS", "PMI_SIZE"),
     ("PMI_LOCAL_SIZE", "PMI_SIZE"),
 )
-"""Who else counts the ranks of this node; believed only where the size of its world is the same."""
+"""Variables of other launchers that count the ranks of this node, and the size of their world.
+
+A count is believed only where that size is WORLD_SIZE.
+"""
 
 
 def read_torchrun(environ: Environ) -> World:
-    """Every rank of `--virtual-local-rank` sees LOCAL_RANK=0; agents of one size number their ranks node by node."""
+    """The world of torchrun. With `--virtual-local-rank` every rank sees LOCAL_RANK=0, so it is computed."""
     size = numbers.count(environ, "WORLD_SIZE", 1)
     local_size = numbers.part(environ, "LOCAL_WORLD_SIZE", size, "WORLD_SIZE")
     nodes = numbers.part(environ, "GROUP_WORLD_SIZE", size, "WORLD_SIZE")
@@ -40,7 +43,7 @@ def read_torchrun(environ: Environ) -> World:
 
 
 def read_env(environ: Environ) -> World:
-    """Four variables make a world; LOCAL_RANK, LOCAL_WORLD_SIZE and NODE_RANK are believed where they are set."""
+    """The world of torch's env:// variables; LOCAL_RANK, LOCAL_WORLD_SIZE and NODE_RANK are used where they are set."""
     size = numbers.count(environ, "WORLD_SIZE", 1)
     rank = numbers.index(environ, "RANK", size, "WORLD_SIZE")
     place = _place_in_step(environ, rank, size)
@@ -64,7 +67,7 @@ def read_env(environ: Environ) -> World:
 
 
 def env_advice(environ: Environ, world: World) -> str:
-    """Say so when the place on the node is a guess."""
+    """Advice where the local rank is only a guess."""
     told = environ.get("LOCAL_RANK") or _told_local_size(environ)
     known = told or world.world_size == 1 or numbers.is_loopback(environ["MASTER_ADDR"])
     if known or _place_in_step(environ, world.rank, world.world_size):
@@ -76,12 +79,15 @@ def env_advice(environ: Environ, world: World) -> str:
 
 
 def _place_in_step(environ: Environ, rank: int, size: int) -> World | None:
-    """The Slurm step's view, where it is the same world: container hooks export RANK and WORLD_SIZE, and no more."""
+    """The World of the Slurm step around, where it has the same rank and size; None otherwise.
+
+    Container hooks export RANK and WORLD_SIZE and nothing about the node, but the step knows it.
+    """
     if environ.get("LOCAL_WORLD_SIZE") or not is_step(environ):
         return None
     try:
         step = read_slurm(environ)
-    except (WorldError, KeyError):  # half a step is no reason to refuse torch's own variables
+    except (WorldError, KeyError):  # incomplete step variables are no reason to refuse torch's own
         return None
     if (step.rank, step.world_size) != (rank, size):
         return None
@@ -102,7 +108,7 @@ def _told_local_size(environ: Environ) -> str:
 
 
 def _local_size(environ: Environ, size: int, place: World | None) -> int:
-    """Ranks on this node: as told, else all of them when the store is on loopback, else this one alone."""
+    """Ranks on this node: as a variable says, else all of them where MASTER_ADDR is loopback, else 1."""
     told = _told_local_size(environ)
     if place or told:
         return place.local_world_size if place else numbers.part(environ, told, size, "WORLD_SIZE")

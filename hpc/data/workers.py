@@ -1,0 +1,119 @@
+"""A loader's worker processes: how they begin, what they draw, and how they end."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from hpc.data.draws import seed_draws
+from hpc.stop.requests import ignore_signals_in_worker
+
+
+def reader(loader: DataLoader[Any], turns: Turns, collate: Callable[[list[Any]], Any], seed: int) -> DataLoader[Any]:
+    """A loader that reads as the user's does, but the batches of the moment.
+
+    In this very process the data set draws from the generators that are saved; in workers, by the batch's position.
+
+    Args:
+        loader: The user's.
+        turns: Which batches.
+        collate: Makes a batch of what the data set gave for one list of indices.
+        seed: Of the draws in workers.
+    """
+    return DataLoader(
+        _Seeded(loader.dataset, seed) if loader.num_workers else loader.dataset,  # type: ignore[arg-type]
+        batch_sampler=turns,
+        num_workers=loader.num_workers,
+        collate_fn=collate,
+        pin_memory=loader.pin_memory,
+        pin_memory_device=loader.pin_memory_device,
+        timeout=loader.timeout,
+        worker_init_fn=WorkerStart(loader.worker_init_fn),
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+        generator=torch.Generator(),  # its own: an iterator draws from it when it is made
+    )
+
+
+@dataclass
+class Turns:
+    """A batch sampler whose batches are others at each turn, while workers live on.
+
+    Args:
+        batches: Of this turn.
+    """
+
+    batches: Iterable[list[Any]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self.batches)
+
+
+def numbered(batches: Iterable[list[Any]], start: int, step: int) -> Iterator[list[Any]]:
+    """Each batch's global position before its indices, for workers to draw by.
+
+    Args:
+        batches: Lists of indices.
+        start: Position of the first batch.
+        step: From one batch's to the next one's.
+    """
+    for number, batch in enumerate(batches):
+        yield [start + number * step, *batch]
+
+
+@dataclass(frozen=True)
+class _Seeded:
+    """A data set whose random draws in a worker depend on the position of the batch, not on the worker's past.
+
+    So neither a resume nor another number of workers changes them.
+    """
+
+    dataset: Any
+    seed: int
+
+    def __getitems__(self, numbered: list[Any]) -> list[Any]:
+        position, *indices = numbered
+        seed_draws(self.seed, position)
+        fetch = getattr(self.dataset, "__getitems__", None)
+        return list(fetch(indices)) if fetch is not None else [self.dataset[index] for index in indices]
+
+
+@dataclass(frozen=True)
+class WorkerStart:
+    """How a loader's worker begins: deaf to stop requests, with the user's own data set. Picklable, for spawned ones.
+
+    Args:
+        user: The worker_init_fn of the user's loader.
+    """
+
+    user: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        """Run in the worker, once."""
+        ignore_signals_in_worker()
+        info = get_worker_info()
+        if info is not None and isinstance(info.dataset, _Seeded):
+            object.__setattr__(info, "dataset", info.dataset.dataset)  # user code sets attributes of it
+        if self.user is not None:
+            self.user(worker)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers of loaders that are still open: deaf to SIGTERM, they would be waited for at exit for ever."""
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
+    for worker in workers:
+        worker.terminate()  # what multiprocessing does; others' processes listen to it
+    for worker in workers:
+        worker.join(timeout=0.5)
+        worker.kill()

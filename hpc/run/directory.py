@@ -1,0 +1,96 @@
+"""What lies in a run directory, and under which name? Every name is here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one point: of a single run, or of one point of a sweep.
+
+    Args:
+        path: Where it is. Nothing is created by naming it.
+    """
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        """Holds a file of events for each process that had something to tell; see `hpc.run.journal`."""
+        return self.path / "journal"
+
+    @property
+    def old_journal(self) -> Path:
+        """The one file that held the events of all attempts before each process had a file of its own."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def failures(self) -> Path:
+        """Holds the traceback of the rank that failed first, a file for each attempt that failed."""
+        return self.path / "failures"
+
+    @property
+    def logs(self) -> Path:
+        """Holds what each rank logged, over all attempts: rank_0.log and so on."""
+        return self.path / "logs"
+
+    @property
+    def finished(self) -> Path:
+        """Exists once the training function has returned; holds its value. See `hpc.run.result`."""
+        return self.path / "finished.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds step_00001200/ and its like; see `hpc.checkpoint.store`."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """What was logged in each step, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """What was shown, where runtime.trackers has csv."""
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files, where runtime.trackers has tensorboard."""
+        return self.path / "tensorboard"
+
+    @property
+    def mlruns(self) -> Path:
+        """MLflow's files, where runtime.trackers has mlflow and no server is named."""
+        return self.path / "mlruns"
+
+    @property
+    def wandb(self) -> Path:
+        """W&B's folders, where runtime.trackers has wandb."""
+        return self.path / "wandb"
+
+    @property
+    def trackers(self) -> Path:
+        """Under which ids trackers know this run."""
+        return self.path / "trackers.json"
+
+    @property
+    def profile(self) -> Path:
+        """Holds the traces of runtime.profile, a file per rank."""
+        return self.path / "profile"
+
+    def failure(self, attempt: str) -> Path:
+        """The failure record of one attempt."""
+        return self.failures / f"{attempt}.txt"
+
+    def log(self, rank: int) -> Path:
+        """What one rank logged."""
+        return self.logs / f"rank_{rank}.log"
+
+
+TAKEN_NAMES = frozenset(
+    getattr(RunDirectory(Path()), name).name for name, kind in vars(RunDirectory).items() if isinstance(kind, property)
+)
+"""What a fold or a phase, which gets a directory of its own below the run's, cannot be called."""

@@ -1,0 +1,183 @@
+"""What can happen to a run? One small class for each kind of event, and how it is written as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. The journal fills in both of these when it writes the event.
+
+    Args:
+        attempt: Id of the attempt it happened to; see `hpc.attempt`.
+        time: When, in seconds since the epoch, by the clock of the host that wrote it.
+    """
+
+    attempt: str = ""
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """An attempt began: all its ranks are known.
+
+    Args:
+        source: The launcher that was believed.
+        world_size: Number of ranks.
+        hosts: The nodes' names.
+    """
+
+    source: str
+    world_size: int
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """Training goes on from the checkpoint of this step, which was read back whole; from 0 where there is none."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Committed(Event):
+    """The checkpoint of a step is complete.
+
+    Args:
+        step: Optimizer steps taken.
+        seconds: From its beginning until it was complete.
+        blocked_seconds: How long training waited for it.
+    """
+
+    step: int
+    seconds: float = 0.0
+    blocked_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SaveFailed(Event):
+    """The checkpoint of a step could not be made complete, because of `reason`, a sentence."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class IntervalChosen(Event):
+    """A checkpoint will be saved every so many seconds, because of `reason`, a clause."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """Training stopped at a step boundary to be continued; `cause` names a `hpc.stop.requests.StopCause`."""
+
+    step: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class EndedEarly(Event):
+    """A loop ended after this step because its training function asked for it; what comes behind the loop went on."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diverged(Event):
+    """Training produced a value that is not finite, which `reason` names in a sentence."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """A rank failed before any other rank of its attempt did.
+
+    Args:
+        rank: Which one.
+        code: The exit code it leaves with.
+        reason: The last line of its traceback, or its sentence.
+    """
+
+    rank: int
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Closed(Event):
+    """The last Runtime of a script that no task guards was left without an error."""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The training function has returned on every rank; `value` is what `hpc.run.result.kept` keeps of rank 0's."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Verified(Event):
+    """Somebody read the checkpoint of this step back whole. No part of any attempt's life."""
+
+    step: int
+
+
+NAMES: dict[str, type[Event]] = {
+    "started": Started,
+    "resumed": Resumed,
+    "committed": Committed,
+    "save_failed": SaveFailed,
+    "interval": IntervalChosen,
+    "stopped": Stopped,
+    "ended_early": EndedEarly,
+    "diverged": Diverged,
+    "failed": Failed,
+    "closed": Closed,
+    "finished": Finished,
+    "verified": Verified,
+}
+"""What each kind is called in a line of the journal. A name never changes its meaning."""
+_NAME_OF = {kind: name for name, kind in NAMES.items()}
+_HINTS = {kind: get_type_hints(kind) for kind in NAMES.values()}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON, with its line end."""
+    return json.dumps({"event": _NAME_OF[type(event)], **asdict(event)}) + "\n"
+
+
+def from_line(line: str) -> Event | None:
+    """The event in a line; None for a line that was cut short, or that is no event this version knows.
+
+    Keys that are not fields of the event are ignored, so that older and newer versions read each other's lines.
+    """
+    try:
+        found = json.loads(line)
+        kind = NAMES[found["event"]]
+        return kind(**{name: _checked(found[name], hint) for name, hint in _HINTS[kind].items() if name in found})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _checked(value: Any, hint: Any) -> Any:
+    """The value, if it is what the field is declared to hold.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if get_origin(hint) is tuple:
+        return tuple(_checked(each, str) for each in _checked(value, list))
+    is_number = hint is float and type(value) in (int, float) and math.isfinite(value)
+    if hint is Any or is_number or (hint is not float and type(value) is hint):
+        return value
+    raise TypeError(f"{value!r} is not a {hint}")
