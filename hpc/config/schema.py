@@ -48,11 +48,11 @@ class Cluster:
 
     scheduler: str = field(default="auto", metadata=one_of("auto", "local", "slurm"))
     """slurm, local, or auto: slurm where sbatch is on PATH, else local."""
-    partition: str | None = None
+    partition: str | None = field(default=None, metadata=without("\\"))
     """One, or several with commas between them: the job runs where it can start first."""
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    account: str | None = field(default=None, metadata=without("\\"))
+    qos: str | None = field(default=None, metadata=without("\\"))
+    constraint: str | None = field(default=None, metadata=without("\\"))
     gres: str | None = "gpu:{gpu_type}:{gpus_per_node}"
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
