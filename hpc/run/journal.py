@@ -82,6 +82,16 @@ def read_journal(directory: Path) -> list[Event]:
     return sorted([*old, *events], key=lambda event: event.time)
 
 
+def read_journal_and_parts(directory: Path) -> list[Event]:
+    """The events of a run, and of its named folds and phases, which have directories of their own below its.
+
+    Raises:
+        LoadError: A journal is there and cannot be read.
+    """
+    parts = sorted(path.parent for path in directory.glob(f"*/{RunDirectory(directory).journal.name}"))
+    return sorted((event for each in (directory, *parts) for event in read_journal(each)), key=lambda event: event.time)
+
+
 def _is_directory(path: Path) -> bool:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(20, "it is not a directory", str(path))

@@ -265,7 +265,9 @@ class Boundary:
 
     def _open_report(self, found: dict[str, Any] | None) -> Report:
         parts = self.parts
-        run = TrackedRun(parts.directory, parts.settings.experiment.name, plain(parts.config), self.step)
+        run = TrackedRun(
+            parts.directory, parts.settings.experiment.name, plain(parts.config), self.step, parts.group.environ
+        )
         size_bytes = found.get("metrics_bytes") if found else None
         options = parts.settings.runtime.must_be_finite
         return Report(run, size_bytes, (parts.group.device, parts.group.world.world_size), parts.trackers, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,14 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from hpc.attempt.attempt import Attempt, begin, explain_process
+from hpc.attempt.life import current, end, forget, start
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
-from hpc.connect.process_group import open_process_group
+from hpc.connect.process_group import open_process_group, told_by_rank_0
 from hpc.data.gather import gather, gather_for_metrics
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
-from hpc.errors import ConfigurationError
+from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
 from hpc.runtime.arguments import clipping, directory_name, whole_number
 from hpc.runtime.boundary import Boundary
@@ -33,14 +34,13 @@ from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN
 from hpc.runtime.seeds import seed_everything
 from hpc.say import clear_of_bars, say, warn
-from hpc.stop.requests import stop_requests
 from hpc.strategy import Context, Strategy, choose
 from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 from hpc.tracking.trackers import Tracker, make_trackers
 from hpc.tracking.usage import work_of
-from hpc.world import World, resolve_world
+from hpc.world import World
 
 PREPARED = (WrappedOptimizer, PreparedScheduler, PreparedLoader, PreparedIterable)
 """What `prepare` has returned before, and returns again."""
@@ -64,11 +64,14 @@ class Runtime:
     ) -> None:
         self.config = config
         self.settings = settings_of(config)
-        self.requests = stop_requests()
-        self.world = world or resolve_world(os.environ, self.settings.runtime.launcher)
-        self.directory = Path(self.settings.run_dir).absolute() / directory_name(name)
+        run_directory = Path(self.settings.run_dir).absolute()
+        self.directory = run_directory / directory_name(name)
+        self._joined = current()
+        self.attempt = self._joined or self._begin(world, run_directory)
+        self.world, self.requests = world or self.attempt.world, self.attempt.requests
         self.trackers = [*make_trackers(self.settings.runtime.trackers), *trackers]
-        self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
+        gpus = self.settings.hardware.gpus_per_node
+        self.group = open_process_group(self.world, self.settings.runtime, self.attempt.environ, gpus)
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
@@ -100,6 +103,8 @@ class Runtime:
     def __enter__(self) -> Runtime:
         if self.is_main_process:
             self.directory.mkdir(parents=True, exist_ok=True)
+        if self._joined is None:
+            self._start()
         if self.settings.runtime.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
         seed_everything(self.settings.seed)
@@ -108,6 +113,16 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._close(kind)
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            if self._joined is None:
+                end(self.attempt, error)
+
+    def _close(self, kind: type[BaseException] | None) -> None:
         failed = kind is not None and not issubclass(kind, SystemExit)
         try:
             if kind is None and self._boundary is not None:
@@ -470,7 +485,24 @@ class Runtime:
     @property
     def journal(self) -> Journal:
         """What happened to this run."""
-        return Journal(self.directory, f"{self.world.job}-{self.world.attempt}", self.world.rank)
+        return Journal(self.directory, self.attempt.id, self.world.rank)
+
+    def _begin(self, world: World | None, directory: Path) -> Attempt:
+        """An attempt of this Runtime's own, where no task has begun one."""
+        known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
+        return begin(known, directory, lambda key, proposal: told_by_rank_0(known, options, key, proposal))
+
+    def _start(self) -> None:
+        """The life of an attempt of this Runtime's own; what keeps one rank from it keeps all. Collective."""
+        problem: HpcError | None = None
+        try:
+            start(self.attempt, self.settings)
+        except HpcError as error:
+            problem = error
+        first = next((each for each in self.group.all_gather(problem) if each is not None), None)
+        if first is not None:
+            end(self.attempt, problem) if problem else forget(self.attempt)
+            raise first
 
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""

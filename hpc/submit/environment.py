@@ -23,6 +23,11 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def for_child(**changes: str) -> dict[str, str]:
+    """This process's environment variables with some changes, for a process that it starts."""
+    return {**os.environ, **changes}
+
+
 @contextmanager
 def scrubbed_process() -> Iterator[None]:
     """Scrub this process's own environment for a while: submitit starts sbatch and ranks with it."""
