@@ -20,7 +20,8 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
     ("say",),
-    ("config", "world", "slurm", "run"),
+    ("config", "world", "slurm"),
+    ("run",),
     ("stop", "submit"),
     ("attempt",),
     ("launch", "connect"),

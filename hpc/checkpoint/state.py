@@ -269,12 +269,9 @@ def _compare_others(others: Mapping[str, Stateful], trainer: Mapping[str, Any]) 
 def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) -> None:
     """Every tensor that is read in place must be in the checkpoint, with its shape; the rest the model looks at."""
     missing = [f"{which}/{name}" for name in model.live if name not in entries]
-    unknown = [f"{which}/{name}" for name in entries if name not in model.values]
     other = [name for name in model.live if name in entries and tuple(model.live[name].shape) != entries[name].shape]
     if missing:
         raise misfit(f"it has no {few(missing)}")
-    if unknown and len(model.live) == len(model.values):
-        raise misfit(f"there is no {few(unknown)} here")
     if other:
         name = min(other)
         raise misfit(f"{which}/{name} has shape {[*entries[name].shape]} there and {[*model.live[name].shape]} here")

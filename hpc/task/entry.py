@@ -9,14 +9,16 @@ from typing import Any
 
 from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process
 from hpc.attempt.life import start
-from hpc.config import Settings, settings_of
+from hpc.config import Settings
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.events import Finished
 from hpc.run.points import Point, Sweep, load_sweep
-from hpc.run.result import kept, read_result, write_result
+from hpc.run.result import read_result, write_result
 from hpc.say import fail, phase, say, set_up, warn
+from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
 from hpc.task.target import training_function
+from hpc.task.value import as_json
 from hpc.world import World
 
 
@@ -25,8 +27,8 @@ def run(sweep_directory: str, point: str) -> None:
     prepare_process()
     try:
         sweep = load_sweep(Path(sweep_directory))
-        config = sweep.point(point).config
-        settings = settings_of(config)
+        frozen = sweep.point(point)
+        settings = frozen.settings
         world = explain_process(settings.runtime.launcher).world
         set_up(world.rank)
         check_world(settings, world, in_job=True)
@@ -34,46 +36,47 @@ def run(sweep_directory: str, point: str) -> None:
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
-    leave(guarded(attempt, lambda: live(config, attempt)))
+    leave(guarded(attempt, lambda: live(frozen, attempt)))
 
 
-def run_here(config: dict[str, Any]) -> None:
+def run_here(point: Point) -> None:
     """Train in this process, as the rank the environment says it is.
 
     Args:
-        config: Resolved; its run_dir becomes the point.
+        point: The whole run; its run_dir becomes the point's directory.
 
     Raises:
         ConfigurationError: This is not the place for it, or the run directory belongs to another config.
         SystemExit: With the code of the run, unless it finished.
     """
     prepare_process()
-    settings = settings_of(config)
+    settings = point.settings
     explanation = explain_process(settings.runtime.launcher)
     world = explanation.world
     set_up(world.rank)
     check_world(settings, world, in_job="SLURM_JOB_ID" in explanation.variables)
     for warning in explanation.warnings:
         warn(warning)
+    training_function(settings.experiment.target)  # what cannot be trained is refused before anything is written
     agree = _agree(settings, world)
-    config = agree_on_config(config, agree, world)
-    attempt = begin(world, Path(config["run_dir"]), agree)
-    leave(guarded(attempt, lambda: live(config, attempt)))
+    agreed = agree_on_point(point, agree, world)
+    attempt = begin(world, Path(agreed.settings.run_dir), agree)
+    leave(guarded(attempt, lambda: live(agreed, attempt)))
 
 
-def live(config: Mapping[str, Any], attempt: Attempt) -> Any:
+def live(point: Point, attempt: Attempt) -> Any:
     """One life: call the training function, and mark the point finished when every rank has returned.
 
     Returns:
         What the training function returned, now or in an earlier life.
     """
-    settings = settings_of(dict(config))
     result = read_result(attempt.directory)
     if result is not None:
         say(f"{attempt.directory} is finished: it returned {result.value}; choose another run_dir to train again.")
         return result.value
-    start(attempt, settings)
-    value = training_function(settings.experiment.target)(_as_config(config))
+    start(attempt, point.settings)
+    hydra_config.restore(point.hydra)
+    value = training_function(point.settings.experiment.target)(_as_config(point.config))
     _end(attempt, value)
     return value
 
@@ -99,19 +102,18 @@ def check_world(settings: Settings, world: World, in_job: bool) -> None:
         )
 
 
-def agree_on_config(config: dict[str, Any], agree: Agree, world: World) -> dict[str, Any]:
-    """Rank 0's config for all ranks, frozen in its run directory.
+def agree_on_point(point: Point, agree: Agree, world: World) -> Point:
+    """Rank 0's point for all ranks, frozen in its run directory.
 
     Raises:
         ConfigurationError: The run directory belongs to another config, or cannot be written; on every rank.
     """
     if world.world_size == 1:
-        return _freeze(config)
-    answer = json.loads(agree("hpc/config", json.dumps(_freeze_or_explain(config)) if world.rank == 0 else ""))
+        return _freeze(point)
+    answer = json.loads(agree("hpc/config", _freeze_or_explain(point) if world.rank == 0 else ""))
     if "error" in answer:
         raise ConfigurationError(answer["error"])
-    agreed: dict[str, Any] = answer["config"]
-    return agreed
+    return Point.of_line(answer["point"])
 
 
 def _agree(settings: Settings, world: World) -> Agree:
@@ -125,18 +127,16 @@ def _agree(settings: Settings, world: World) -> Agree:
     return agree
 
 
-def _freeze_or_explain(config: dict[str, Any]) -> dict[str, Any]:
+def _freeze_or_explain(point: Point) -> str:
     try:
-        return {"config": _freeze(config)}
-    except ConfigurationError as error:
-        return {"error": str(error)}
+        return json.dumps({"point": _freeze(point).line()})
+    except HpcError as error:
+        return json.dumps({"error": str(error)})
 
 
-def _freeze(config: dict[str, Any]) -> dict[str, Any]:
-    directory = Path(config["run_dir"]).absolute()
-    frozen = {**config, "run_dir": str(directory)}
-    Sweep(directory, (Point(".", (), frozen),)).write_or_continue()
-    return frozen
+def _freeze(point: Point) -> Point:
+    Sweep(Path(point.settings.run_dir), (point,)).write_or_continue()
+    return point
 
 
 def _end(attempt: Attempt, value: Any) -> None:
@@ -154,9 +154,9 @@ def _end(attempt: Attempt, value: Any) -> None:
 
 def _kept(value: Any) -> Any:
     try:
-        return kept(value)
+        return as_json(value)
     except TypeError as error:
-        warn(f"The training function returned a {type(value).__name__}, which finished.json cannot hold: {error}.")
+        warn(str(error))
         return None
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from hpc.config import leaves
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
 from hpc.run.directory import RunDirectory
-from hpc.run.points import leaves
 from hpc.say import warn
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from hpc.config.changes import changed_keys
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep, changed_keys, is_sweep, load_sweep
+from hpc.run.points import Point, Sweep, is_sweep, load_sweep
 
 
 def sweep(directory: Path, **config: Any) -> Sweep:

@@ -111,7 +111,8 @@ def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: Fake
 
 
 def test_the_environment_of_an_enclosing_job_does_not_leak(run_py: Run, fake_slurm: FakeSlurm) -> None:
-    leaks = {"SLURM_NTASKS_PER_NODE": "3", "SLURM_CPU_BIND": "x", "SBATCH_PARTITION": "nowhere", "RANK": "0"}
+    leaks = {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "x", "SBATCH_PARTITION": "nowhere", "RANK": "0"}
+    leaks |= {"FLUX_TASK_RANK": "1", "HQ_TASK_ID": "3", "PALS_RANKID": "0", "MPI_LOCALRANKID": "1", "PMI_FD": "9"}
     keeps = {"SLURM_CONF": "/etc/slurm/slurm.conf", "HOME": "/tmp"}
     run_py("-m", "hardware=8xA100", environ={**fake_slurm.environ, **leaks, **keeps})
     environment = (fake_slurm.directory / "environment").read_text().splitlines()
