@@ -34,5 +34,5 @@ def test_a_number_in_any_dress_is_kept(value: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("value", [torch.ones(2), np.ones(2), object(), {"a": torch.ones(2)}, {1, 2}])
 def test_what_it_has_none_for_is_not(value: Any) -> None:
-    with pytest.raises(TypeError, match="to be kept in finished.json, but is a"):
+    with pytest.raises(TypeError, match=r"to be kept in finished\.json, but is a"):
         as_json(value)
