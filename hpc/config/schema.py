@@ -57,7 +57,7 @@ class Cluster:
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further sbatch options without their dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
+    """More sbatch options, without dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
     srun: list[str] = field(default_factory=list)
     """Further srun arguments: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
