@@ -91,6 +91,7 @@ class Checkpoints:
         if isinstance(committed, HpcError):
             raise committed
         self._check_state()
+        self.state.begin()
         with phase("Reading the newest checkpoint"):
             found = load_latest(self.store, self.state, self.group, self.say)
         self._check_journal(found.checkpoint.step if found else None, committed)

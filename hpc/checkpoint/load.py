@@ -26,7 +26,7 @@ from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
 from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
 from hpc.errors import HpcError
 
-STATE = ("models", "optimizers", "others")
+STATE = ("models", "optimizers", "others", "frozen")
 """What of trainer.pt objects take back themselves."""
 
 

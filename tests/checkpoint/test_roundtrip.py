@@ -505,6 +505,38 @@ def test_parameter_groups_are_matched_by_the_names_in_them(
     _trained(other)
 
 
+@pytest.mark.parametrize(
+    ("set_up", "on_the_way", "then", "after"),
+    [
+        ((0,), (), (0,), ()),  # unfrozen at some step, which a resumed run does not take again
+        ((), (0,), (), (0,)),
+        ((0,), (0,), (), ()),  # unfrozen between two lives, by another set-up
+        ((0,), (), (1,), (1,)),
+    ],
+)
+def test_layers_are_frozen_as_they_were_or_as_they_now_are_set_up(
+    tmp_path: Path, set_up: tuple[int, ...], on_the_way: tuple[int, ...], then: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    def freeze(model: nn.Sequential, places: tuple[int, ...]) -> None:
+        for place, layer in enumerate(model):
+            layer.requires_grad_(place not in places)
+
+    model, fresh = next(_both())
+    states = [TrainingState([each], [torch.optim.SGD(each.parameters())], {}) for each in (model, fresh)]
+    for each, state, places in ((model, states[0], set_up), (fresh, states[1], then)):
+        freeze(each, places)
+        state.begin()
+    freeze(model, on_the_way)
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    assert [n for n, layer in enumerate(fresh) if not layer.get_parameter("weight").requires_grad] == [*after]
+    save(tmp_path, states[1], step=2)
+    freeze(model, then)
+    states[0].begin()
+    load(tmp_path, states[0])
+    assert [n for n, layer in enumerate(model) if not layer.get_parameter("weight").requires_grad] == [*after]
+
+
 def test_a_parameter_that_no_checkpoint_would_hold_is_refused(tmp_path: Path) -> None:
     loose = nn.Parameter(torch.ones(3))
     state = TrainingState([model := nn.Linear(2, 2)], [torch.optim.SGD([*model.parameters(), loose])], {})
@@ -618,8 +650,8 @@ def test_a_buffer_may_hold_what_it_likes(tmp_path: Path) -> None:
 
 def test_a_doubt_about_the_steps_before_keeps_them_from_being_saved(tmp_path: Path) -> None:
     store = save(tmp_path, TrainingState([nn.Linear(2, 2)], [], {}))
-    with pytest.raises(DivergedError, match="the loss of step 2 is not finite on rank 0"):
-        save(tmp_path, TrainingState([nn.Linear(2, 2)], [], {}), step=2, doubt=lambda: "the loss of step 2")
+    with pytest.raises(DivergedError, match="loss is nan; the last checkpoint"):
+        save(tmp_path, TrainingState([nn.Linear(2, 2)], [], {}), step=2, doubt=lambda: (2, "loss is nan"))
     assert [checkpoint.step for checkpoint in store.list()] == [1]
 
 
