@@ -59,7 +59,7 @@ class PreparedIterable(Prepared):
 
     @property
     def samples_per_epoch(self) -> int:
-        """Raises ConfigurationError: nobody knows how many samples an iterable-style data set gives."""
+        """Raises ConfigurationError, because an iterable-style data set does not tell how many samples it gives."""
         raise ConfigurationError(
             "epochs takes a loader over a map-style data set, because an iterable-style one does not say how many "
             f"samples an epoch has, but got one over a {type(self.loader.dataset).__name__}: train by "

@@ -57,7 +57,7 @@ class PreparedLoader(Prepared):
         """Samples that all ranks together have in an epoch.
 
         Raises:
-            ConfigurationError: With drop_last, there are none.
+            ConfigurationError: With drop_last, no whole batch is left.
         """
         return self._pass(0, 0).stop
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Positions = NDArray[np.uint64]
 
 AT_ONCE = 8192
-"""Indices are computed for at least so many samples in one go: NumPy's overhead is per call."""
+"""Indices are computed for at least this many samples at once, because every call of NumPy costs time."""
 
 ROUNDS, ROUNDS_OF_FEW = 6, 18
 FEW_BITS = 12
