@@ -23,7 +23,8 @@ def public_names() -> Iterator[str]:
 def _lines(name: str, thing: object) -> Iterator[str]:
     yield f"{name}{inspect.signature(thing)}" if callable(thing) else f"{name}: {type(thing).__name__}"
     if inspect.isclass(thing):
-        for member, value in sorted(vars(thing).items()):
+        members = {member: value for part in reversed(thing.__mro__[:-1]) for member, value in vars(part).items()}
+        for member, value in sorted(members.items()):
             if not member.startswith("_"):
                 yield f"{name}.{member}{_signature(value)}"
 

@@ -57,6 +57,20 @@ def clipping(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, fl
     return None if parameters is None else list(parameters), float(given["max_norm"])
 
 
+def clip_limit(value: Any) -> float:
+    """The largest absolute value of a gradient's element.
+
+    Raises:
+        ConfigurationError: It is no number, or negative.
+    """
+    if not _is_number(value) or not float(value) >= 0:
+        raise ConfigurationError(
+            f"clip_grad_value_ takes parameters and a number that is not negative, but got {value!r}: write "
+            "runtime.clip_grad_value_(model.parameters(), 1.0)."
+        )
+    return float(value)
+
+
 def directory_name(name: str) -> str:
     """A name that can be that of a directory below run_dir; empty for run_dir itself.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
@@ -19,22 +17,24 @@ from hpc.attempt.life import current, end, forget, start
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
 from hpc.connect.process_group import open_process_group, told_by_rank_0
-from hpc.data.gather import gather, gather_for_metrics
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
-from hpc.runtime.arguments import clipping, directory_name, whole_number
+from hpc.runtime.accelerate import no_attribute
+from hpc.runtime.arguments import directory_name, whole_number
 from hpc.runtime.boundary import Boundary
 from hpc.runtime.finite import Finite
+from hpc.runtime.gradients import Gradients
 from hpc.runtime.loops import Epoch, Loop, LoopOptions
 from hpc.runtime.micro_batches import Weigh
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN
+from hpc.runtime.processes import Processes
 from hpc.runtime.seeds import seed_everything
-from hpc.say import clear_of_bars, say, warn
-from hpc.strategy import Context, Strategy, choose
+from hpc.runtime.weights import Weights
+from hpc.strategy import Context, choose
 from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
@@ -46,7 +46,7 @@ PREPARED = (WrappedOptimizer, PreparedScheduler, PreparedLoader, PreparedIterabl
 """What `prepare` has returned before, and returns again."""
 
 
-class Runtime:
+class Runtime(Processes, Gradients, Weights):
     """One training run on this rank. Names follow Accelerate where it has one.
 
     Args:
@@ -76,10 +76,10 @@ class Runtime:
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
         self.current_rows = CurrentRows()
-        self.state = TrainingState(models=[], optimizers=[], others={})
+        self.training_state = TrainingState(models=[], optimizers=[], others={})
         deterministic = self.settings.runtime.deterministic
         self.strategy = choose(
-            Context(self.settings.strategy, self.group, self.precision, self.window, self.state, deterministic)
+            Context(self.settings.strategy, self.group, self.precision, self.window, self.training_state, deterministic)
         )
         self.finite = Finite(self.device)
         self._parts = Parts(
@@ -91,14 +91,12 @@ class Runtime:
             requests=self.requests,
             precision=self.precision,
             window=self.window,
-            state=self.state,
+            state=self.training_state,
             strategy=self.strategy,
             finite=self.finite,
             trackers=self.trackers,
         )
-        self._boundary: Boundary | None = None
         self._loaders: dict[str, Any] = {}
-        self._has_told = False
 
     def __enter__(self) -> Runtime:
         if self.is_main_process:
@@ -137,40 +135,21 @@ class Runtime:
         if not failed:
             self.group.meet()  # nobody leaves while another rank still needs it
 
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this is rank 0: it prints, logs and commits."""
-        return self.world.rank == 0
-
-    @property
-    def process_index(self) -> int:
-        """This process's rank."""
-        return self.world.rank
-
-    @property
-    def num_processes(self) -> int:
-        """The world size."""
-        return self.world.world_size
-
-    @property
-    def step(self) -> int:
-        """The optimizer step that is being taken, from 1 over all lives: the `step` of its row in metrics.jsonl.
-
-        After the last step, that one; before the first, 0.
-        """
-        return self._boundary.step + self._boundary.in_step if self._boundary is not None else 0
-
-    @property
-    def sync_gradients(self) -> bool:
-        """Whether this micro-batch ends its accumulation window: gradients are exchanged, and the optimizer steps."""
-        return self.window.is_last
-
-    def prepare(self, *objects: Any) -> Any:
+    def prepare(self, *objects: Any, device_placement: None = None) -> Any:
         """Make models, optimizers, schedulers and loaders fit this world, in any order; returned in the same one.
+
+        Args:
+            objects: At least one.
+            device_placement: As Accelerate has it; everything is placed on `runtime.device`.
 
         Raises:
             ConfigurationError: An object is of another kind, cannot be prepared, or comes after the first loop.
         """
+        if device_placement is not None or not objects:
+            raise ConfigurationError(
+                "prepare takes objects alone, at least one, and places them on runtime.device, but got "
+                f"{f'device_placement={device_placement!r}' if objects else 'nothing'}: write prepare(model, ...)."
+            )
         models = [thing for thing in objects if isinstance(thing, torch.nn.Module)]
         optimizers = [thing for thing in objects if isinstance(thing, Optimizer) and not isinstance(thing, PREPARED)]
         for thing in objects:
@@ -186,7 +165,7 @@ class Runtime:
             ConfigurationError: There is one of that name already, or training has begun.
         """
         self._check_in_time(thing)
-        if self.state.others.setdefault(f"user.{name}", thing) is not thing:
+        if self.training_state.others.setdefault(f"user.{name}", thing) is not thing:
             raise ConfigurationError(
                 f"runtime.register takes one object for each name, but {name} is given twice: rename one."
             )
@@ -224,7 +203,7 @@ class Runtime:
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
         """
-        work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
+        work = work_of(self.training_state.models, tokens_per_sample, flops_per_sample)
         options = LoopOptions(name, whole_number(total, "steps"), work, weigh)
         return self._run(lambda boundary: Loop(self._parts, boundary, loader, options).steps(), loader, name, "steps")
 
@@ -261,7 +240,7 @@ class Runtime:
                 "runtime.epochs must have a loader over a map-style data set, which has a length, but this one's is "
                 "iterable-style: use runtime.steps, which reads it again whenever it ends."
             )
-        work = work_of(self.state.models, tokens_per_sample, flops_per_sample)
+        work = work_of(self.training_state.models, tokens_per_sample, flops_per_sample)
         options = LoopOptions(name, total, work, weigh)
         return self._run(
             lambda boundary: Loop(self._parts, boundary, loader, options).epochs(loader), loader, name, "epochs"
@@ -301,13 +280,14 @@ class Runtime:
         boundary.end_step()
         return not boundary.has_ended or not boundary.end_early()
 
-    def save(self, *objects: Any) -> int:
+    def save(self, *objects: Any, **named: Any) -> int:
         """Save the run. Collective between two steps, where it returns when the checkpoint is durable.
 
         While a step is being taken, it is saved after a step, as soon as all ranks know of it.
 
         Args:
             objects: None: what `prepare` and `register` got is what is saved.
+            named: None.
 
         Returns:
             The step of the newest checkpoint.
@@ -316,11 +296,11 @@ class Runtime:
             ConfigurationError: Objects are given, as Accelerate's `save` takes them.
             SaveError: It could not be made durable; alike on all ranks.
         """
-        if objects:
+        if objects or named:
+            first = f"a {type(objects[0]).__name__}" if objects else ", ".join(named)
             raise ConfigurationError(
-                "runtime.save saves the run and takes nothing, but got a "
-                f"{type(objects[0]).__name__}: for a file of your own, write torch.save(...) where "
-                "runtime.is_main_process is true."
+                f"runtime.save saves the run and takes nothing, but got {first}: for a file of your own, write "
+                "torch.save(...) where runtime.is_main_process is true."
             )
         boundary = self._opened()
         boundary.settle()
@@ -339,103 +319,6 @@ class Runtime:
             reason: Said, and kept in the journal.
         """
         self._opened().early_reason = str(reason) or "runtime.stop was called"
-
-    def accumulate(self, *models: torch.nn.Module, size: int | None = None) -> AbstractContextManager[Any]:
-        """Around one micro-batch of a loop of one's own: ranks exchange gradients in the last of each window only.
-
-        In a loop over `steps` or `epochs` it may stand there and does nothing, because the loop sees to it.
-
-        Args:
-            models: As Accelerate has it; whichever were prepared are meant.
-            size: Micro-batches in the window that begins here, where there are fewer than
-                `strategy.accumulation_steps` left. The same on every rank.
-
-        Raises:
-            ConfigurationError: An argument is not a model, or a size is given inside `steps` or `epochs`.
-        """
-        wrong = next((model for model in models if not isinstance(model, torch.nn.Module)), None)
-        if wrong is not None:
-            raise ConfigurationError(f"runtime.accumulate takes models, or size=..., but got {wrong!r}.")
-        if self._boundary is not None and self._boundary.loop is not None:
-            if size is not None:
-                raise ConfigurationError(
-                    "runtime.accumulate takes a size in a loop of one's own only, because runtime.steps knows how "
-                    f"many micro-batches a window has, but got size={size}: leave it out."
-                )
-            return contextlib.nullcontext()
-        if self.window.is_last:
-            self.precision.close_window()
-        self.window.begin(size or self.window.size)
-        self.strategy.set_sync(self.window.is_last)
-        return _Closing(self.strategy)
-
-    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
-        """Gradients of a micro-batch's mean loss; a window's are the mean over its micro-batches, weighed or not.
-
-        Args:
-            loss: One element.
-            kwargs: Those of `torch.Tensor.backward`.
-        """
-        if self._boundary is None:
-            self._tell_of_plain_loop()
-        else:
-            self._boundary.in_step = True
-        weighed = self.window.weigh(loss)
-        self.finite.note("loss", weighed, self.step)
-        self.strategy.backward(weighed, **kwargs)
-
-    def clip_grad_norm_(self, *arguments: Any, **named: Any) -> torch.Tensor | None:
-        """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.
-
-        Both `clip_grad_norm_(max_norm)`, over all parameters that prepared optimizers train, and Accelerate's and
-        torch's `clip_grad_norm_(parameters, max_norm)`.
-
-        Args:
-            arguments: `max_norm`, the largest L2 norm over all parameters together; before it, `parameters`.
-            named: The same by name.
-
-        Raises:
-            ConfigurationError: They are neither, or ask for another norm than L2.
-        """
-        parameters, max_norm = clipping(arguments, named)
-        if not self.window.is_last:
-            return None
-        norm = self.strategy.clip_grad_norm_(max_norm, parameters)
-        if not self.state.engines:  # an engine tells the norm when it steps
-            self.finite.note("grad_norm", norm, self.step)
-        return norm
-
-    def autocast(self) -> torch.autocast:
-        """The run's precision, for computations outside a prepared model."""
-        return self.precision.autocast()
-
-    def gather(self, values: Any) -> Any:
-        """Every rank's values, in the order of ranks; see `hpc.data.gather.gather`. Collective.
-
-        Args:
-            values: Tensors and arrays, which are joined along dimension 0 (a scalar becomes shape [world size]), or
-                anything else, which becomes the list of every rank's; in mappings, sequences and data classes.
-
-        Raises:
-            ConfigurationError: The ranks' values do not go together; on every rank.
-        """
-        self._settle()
-        return gather(values, self.group)
-
-    def gather_for_metrics(self, values: Any) -> Any:
-        """Every sample's rows, each sample once, in the order of the pass. Collective.
-
-        Inside a pass over a prepared loader, what ranks computed for repeated samples is left out; elsewhere, `gather`.
-
-        Args:
-            values: As for `gather`, with rows for each sample of the batch; a list or tuple that holds no tensor has
-                an entry for each, and is joined.
-
-        Raises:
-            ConfigurationError: A value has no row for each sample, or the ranks' do not go together.
-        """
-        self._settle()
-        return gather_for_metrics(values, self.group, self.current_rows.rows)
 
     def log(self, values: Mapping[str, Any] | None = None, step: int | None = None, **named: Any) -> None:
         """Note values of the step that is being taken; between two steps and after the last, of the one before.
@@ -460,28 +343,14 @@ class Runtime:
             )
         self._boundary.log(noted)
 
-    def print(self, *words: Any, **kwargs: Any) -> None:
-        """Print on rank 0; takes what Python's print takes."""
-        if self.is_main_process:
-            if kwargs:
-                with clear_of_bars():
-                    print(*words, **{"flush": True, **kwargs})
-            else:
-                say(" ".join(map(str, words)))
+    def end_training(self) -> None:
+        """As Accelerate has it; the end of the Runtime's `with` block closes trackers and connections. Collective."""
+        self.wait_for_everyone()
 
-    def print_in_order(self, *words: Any) -> None:
-        """Print every rank's words, rank after rank. Collective."""
-        for line in self.group.all_gather(" ".join(map(str, words))):
-            self.print(line)
+    if not TYPE_CHECKING:  # a type checker knows by itself what is not there
 
-    def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The user's own module inside a prepared one."""
-        return self.strategy.unwrap(model)
-
-    def wait_for_everyone(self) -> None:
-        """Return when every rank is here. Collective."""
-        self._settle()
-        self.group.meet()
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(name)
 
     @property
     def journal(self) -> Journal:
@@ -545,7 +414,7 @@ class Runtime:
 
     def _check_schedulers(self) -> None:
         """A scheduler that was built on a prepared optimizer and not handed over would start anew in the next life."""
-        known = [getattr(other, "optimizer", None) for other in self.state.others.values()]
+        known = [getattr(other, "optimizer", None) for other in self.training_state.others.values()]
         for optimizer in self.strategy.prepared_optimizers:
             has_scheduler = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")  # torch 2.6-2.13
             if has_scheduler and not any(each is optimizer for each in known):
@@ -554,37 +423,15 @@ class Runtime:
                     "was built on a prepared optimizer and not: scheduler = runtime.prepare(scheduler)."
                 )
 
-    def _tell_of_plain_loop(self) -> None:
-        if not self._has_told and self.is_main_process:
-            self._has_told = True
-            warn(
-                "this loop trains outside of runtime.steps and runtime.epochs: nothing of it is saved, and a "
-                "preempted job starts it anew; write `for batch in runtime.steps(loader, total=...)`, or call "
-                "runtime.resume() before it and runtime.end_step() after each step."
-            )
-
     def _prepare_other(self, thing: Any) -> Any:
         if isinstance(thing, PREPARED):
             return thing
         if isinstance(thing, LRScheduler):
-            number = sum(name.startswith("scheduler.") for name in self.state.others)
-            self.state.others[f"scheduler.{number}"] = thing
+            number = sum(name.startswith("scheduler.") for name in self.training_state.others)
+            self.training_state.others[f"scheduler.{number}"] = thing
             return PreparedScheduler(thing, self.window)
         if isinstance(thing, DataLoader):
             return prepare_loader(thing, self.group, self.settings.seed, self.current_rows)
         raise ConfigurationError(
             f"prepare takes modules, optimizers, schedulers and DataLoaders, but got a {type(thing).__name__}."
         )
-
-
-class _Closing:
-    """After a micro-batch of the user's own loop, whatever runs next exchanges gradients again."""
-
-    def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
-
-    def __enter__(self) -> None:
-        """The strategy knows already."""
-
-    def __exit__(self, *_: object) -> None:
-        self.strategy.set_sync(True)

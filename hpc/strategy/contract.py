@@ -82,6 +82,14 @@ class Strategy(Protocol):
         """Clip the unscaled gradients to an L2 norm over all ranks; returns the norm before, the same on every rank."""
         ...
 
+    def clip_grad_value_(self, clip_value: float, parameters: Sequence[torch.Tensor]) -> None:
+        """Bring every element of the true gradients between `-clip_value` and `clip_value`.
+
+        Raises:
+            ConfigurationError: The strategy has no such thing.
+        """
+        ...
+
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The user's own module inside a prepared one; its names are those of the checkpoint."""
         ...

@@ -91,6 +91,12 @@ class DeepSpeed:
         self.settings.check_clipping(max_norm)
         return self._optimizer.clip(max_norm)
 
+    def clip_grad_value_(self, clip_value: float, parameters: Sequence[torch.Tensor]) -> None:  # noqa: ARG002
+        """See `Strategy.clip_grad_value_`; the engine clips norms only."""
+        raise ConfigurationError(
+            "strategy=deepspeed clips the norm of gradients and not their elements: write runtime.clip_grad_norm_(1.0)."
+        )
+
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """See `Strategy.unwrap`."""
         return model if model is not self._engine else cast("torch.nn.Module", model.module)

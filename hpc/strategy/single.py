@@ -63,6 +63,14 @@ class Single:
             self._unscale(clipped)
         return self._clip(clipped, max_norm)
 
+    def clip_grad_value_(self, clip_value: float, parameters: Sequence[torch.Tensor]) -> None:
+        """See `Strategy.clip_grad_value_`."""
+        if self.context.precision.scales:
+            self._unscale(parameters)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-clip_value, clip_value)
+
     def unwrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """See `Strategy.unwrap`."""
         return model

@@ -89,7 +89,7 @@ def test_lower_precision_learns_too(tmp_path: Path, precision: str) -> None:
     rows = metrics(tmp_path)
     assert np.mean([row["loss"] for row in rows[-10:]]) < 0.8 * rows[0]["loss"]
     assert model(torch.zeros(1, 16)).dtype is runtime.precision.dtype
-    assert ("scaler" in runtime.state.others) == (precision == "fp16")
+    assert ("scaler" in runtime.training_state.others) == (precision == "fp16")
 
 
 def test_an_overflowing_gradient_skips_optimizer_and_scheduler_alike(tmp_path: Path) -> None:
