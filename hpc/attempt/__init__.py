@@ -1,1 +1,1 @@
-"""One life of a run: what is it called, where is it, when did it start, and how did it end? Free of torch."""
+"""Which life of the run is this, and how did it start and end? Free of torch."""

@@ -67,7 +67,7 @@ _numbers = itertools.count(1)
 
 
 def begin(world: World, directory: Path, agree: Agree, environ: MutableMapping[str, str] = os.environ) -> Attempt:
-    """The next attempt of this process; writes nothing. All ranks begin equally many.
+    """The next attempt of this process. Nothing is written. All ranks must call it equally often.
 
     Args:
         world: Which rank this is.
@@ -87,7 +87,7 @@ def begin(world: World, directory: Path, agree: Agree, environ: MutableMapping[s
 
 
 def _unused(directory: Path, identity: str) -> Path:
-    """A step in which a shell starts the program again has the same name: its earlier record is another attempt's."""
+    """The record of this attempt. Where a shell starts the program twice in one step, both have the same name."""
     again = (f"{identity}.again-{number}" for number in itertools.count(1))
     records = map(RunDirectory(directory).failure, itertools.chain([identity], again))
     return next(record for record in records if not os.path.lexists(record))

@@ -1,4 +1,4 @@
-"""How often may a run begin again without getting anywhere?"""
+"""How often may a run begin again without a new checkpoint?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_progress(directory: Path, most: int) -> None:
         most: runtime.max_lives_without_progress.
 
     Raises:
-        NoProgressError: Too many have; it names how the last of them ended.
+        NoProgressError: Too many lives have; the message tells how the last of them ended.
         LoadError: The journal cannot be read.
     """
     idle = lives_without_progress(lives(read_journal_and_parts(directory)))

@@ -31,6 +31,6 @@ def note_failure(attempt: Attempt, cause: BaseException) -> None:
 
 
 def leave_if_another_failed(attempt: Attempt) -> None:
-    """For a SIGTERM: after another rank has failed it is not a preemption, and there is nobody left to save with."""
+    """On SIGTERM: where another rank has failed it is not a preemption, and a save would wait for that rank."""
     if attempt.record.exists():
         os._exit(1)

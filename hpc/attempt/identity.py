@@ -47,10 +47,10 @@ def needs_stamp(world: World) -> bool:
 
 
 def new_stamp() -> str:
-    """What nobody else chooses: the time of now (UTC), and a little chance for those who choose in the same second."""
+    """A text that no other attempt has: the time (UTC), and random digits for those of the same second."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def _safe(name: str) -> str:
-    """A part of a file name: run ids of torchrun are whatever somebody typed."""
+    """The name as a part of a file name, because torchrun's run id may be any text."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:LONGEST_NAME].lstrip(".") or "attempt"

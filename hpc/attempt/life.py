@@ -25,7 +25,7 @@ def start(attempt: Attempt, settings: Settings) -> None:
     """Every rank gets its log; rank 0 counts the life, and watches the clock of the allocation.
 
     Raises:
-        NoProgressError: The run has begun too often without getting anywhere; on rank 0.
+        NoProgressError: The run has begun too often without a new checkpoint; on rank 0.
         LoadError: Its journal cannot be read; on rank 0.
         SaveError: Its journal cannot be written; on rank 0.
         ConfigurationError: This rank's log cannot be written.
@@ -41,12 +41,12 @@ def start(attempt: Attempt, settings: Settings) -> None:
 
 
 def end(attempt: Attempt, cause: BaseException | None) -> None:
-    """What a Runtime of its own began is over: tell how it went.
+    """End an attempt that a Runtime has begun by itself, and tell the journal how it ended.
 
     Args:
         attempt: The current one.
-        cause: What ended it. SystemExit is no failure: with 75 the journal says already that it stopped, and any other
-            code is the program's own affair.
+        cause: What ended it. SystemExit is not a failure: with 75 the journal says already that the run stopped, and
+            any other code is chosen by the program itself.
     """
     try:
         if cause is not None and not isinstance(cause, SystemExit):
@@ -58,6 +58,6 @@ def end(attempt: Attempt, cause: BaseException | None) -> None:
 
 
 def forget(attempt: Attempt) -> None:
-    """The process is in no attempt any more."""
+    """Forget the attempt: this process does not take part in it any more."""
     _current.remove(attempt)
     attempt.requests.on_sigterm = lambda: None

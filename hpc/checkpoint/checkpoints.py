@@ -25,7 +25,7 @@ from hpc.say import phase
 from hpc.stop.requests import StopCause, StopRequests
 
 PATIENCE_SECONDS = 1.0
-"""A save that is still under way when the next is due is waited for so long without a word."""
+"""Wait this long before warning that a save is late."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Checkpoints:
             self.saver.run(contents, began)
 
     def _is_behind_training(self) -> bool:
-        """An engine writes what it trains with, so it must not go on meanwhile."""
+        """Whether training goes on while the save is written. An engine writes its live tensors, so it does not."""
         return self.options.asynchronous and not self.state.engines
 
     def _land(self, on_error: str) -> None:
@@ -204,7 +204,7 @@ class Checkpoints:
             )
 
     def _has_time(self) -> bool:
-        """Whether another save fits before the allocation ends; nobody knows how long a signal leaves."""
+        """Whether another save fits before the allocation ends. Where the end is not known, it is tried."""
         left = self.requests.seconds_left()
         return bool(self.group.broadcast(left is None or not self.saved_step or left > self._durable_seconds))
 
@@ -228,7 +228,7 @@ class Checkpoints:
                 raise found
 
     def _check_journal(self, step: int | None, committed: int | None) -> None:
-        """Never start anew where there was something to go on from."""
+        """Refuse to start from step 0 where the journal tells of a committed checkpoint."""
         if step is None and committed is not None:
             raise LoadError(
                 f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "

@@ -60,7 +60,7 @@ class Testimony:
 
 
 def survey(parts: Mapping[str, Part]) -> list[Survey]:
-    """Look at parameters; nobody waits for a GPU here."""
+    """Start the computation on these parameters, without waiting for the GPU."""
     devices: defaultdict[torch.device, dict[str, Part]] = defaultdict(dict)
     for name, part in parts.items():
         if part.tensor.numel():

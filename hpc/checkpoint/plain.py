@@ -1,4 +1,4 @@
-"""How does a value that is no tensor lie in a file whose reading runs nobody's code?
+"""How is a value that is not a tensor stored, in a file that can be read without running code from it?
 
 As what `torch.load(weights_only=True)` takes: None, numbers, texts, tensors, and lists, tuples and dicts of
 these. Everything else becomes a dict with a TAG that says what it was, and comes back as that, type and all. What has

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hpc.config import sentence
 from hpc.errors import ConfigurationError, HpcError
@@ -51,6 +51,9 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
     def keep(config: DictConfig) -> None:
         with open_dict(config):
             config.hydra = HydraConfig.get()
+        if OmegaConf.is_missing(config.hydra.job, "num"):  # a run by itself is the first of one, as in a job
+            with read_write(config.hydra):
+                config.hydra.job.id, config.hydra.job.num = "0", 0
         configs.append(config)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us

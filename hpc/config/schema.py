@@ -48,16 +48,16 @@ class Cluster:
 
     scheduler: str = field(default="auto", metadata=one_of("auto", "local", "slurm"))
     """slurm, local, or auto: slurm where sbatch is on PATH, else local."""
-    partition: str | None = None
+    partition: str | None = field(default=None, metadata=without("\\"))
     """One, or several with commas between them: the job runs where it can start first."""
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    account: str | None = field(default=None, metadata=without("\\"))
+    qos: str | None = field(default=None, metadata=without("\\"))
+    constraint: str | None = field(default=None, metadata=without("\\"))
     gres: str | None = "gpu:{gpu_type}:{gpus_per_node}"
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further sbatch options without their dashes: {reservation: friday, exclusive: true}; false or null is none."""
+    """More sbatch options, without dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
     srun: list[str] = field(default_factory=list)
     """Further srun arguments: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class StrategyOptions:
     blocks: list[str] = field(default_factory=list)
     """Class names of layers that are sharded, recomputed or compiled one by one; empty takes those in ModuleLists."""
     min_block_parameters: int | None = field(default=None, metadata=at_least(1))
-    """Blocks are the innermost modules of at least so many parameters, instead of classes."""
+    """Blocks are the innermost modules with at least this many parameters; instead of class names."""
     find_unused_parameters: bool = field(default=False, metadata=only_of("ddp"))
     """ddp: look for parameters that a step does not use, as with branches taken in turn; walks over the graph."""
     shard_size: int | None = field(default=None, metadata=at_least(1) | only_of("fsdp"))
@@ -136,7 +136,7 @@ class RuntimeOptions:
     rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
     collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
-    """So many lives in a row without a new checkpoint end the job with code 76."""
+    """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 
 
 @dataclass
@@ -153,7 +153,7 @@ class CheckpointOptions:
     on_error: str = field(default="stop", metadata=one_of("stop", "continue"))
     """When a periodic save fails: stop with code 74, or continue without it. The last save of a life must succeed."""
     keep: int = field(default=2, metadata=at_least(1))
-    """The newest so many stay; the last one that was read back whole is never deleted."""
+    """This many checkpoints stay, the newest ones; the last one that was read back whole is never deleted."""
     keep_every_steps: int | None = field(default=None, metadata=at_least(1))
     """Checkpoints of steps that this divides stay for ever."""
     best_metric: str | None = None

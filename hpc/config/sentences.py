@@ -21,6 +21,7 @@ from hpc.config.schema import Settings
 
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
+NO_NEWS = ("Error parsing override", "Error when parsing index")
 MERGED = re.compile(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
 OMEGACONF_DETAILS = ("full_key:", "object_type=", "reference_type=", "Environment variable")
 
@@ -61,7 +62,7 @@ def _place(override: str, lines: list[str]) -> str:
     if raw.strip() == "^":
         column = len(raw) - 1 - len("LexerNoViableAltException: ")
         return f"the character {override[column : column + 1]!r} at place {column + 1} is not expected"
-    return "; ".join(line.strip().rstrip(".") for line in lines if not line.startswith("Error parsing override"))
+    return "; ".join(line.strip().rstrip(".") for line in lines if not line.startswith(NO_NEWS))
 
 
 def _of_omegaconf(error: BaseException) -> str:

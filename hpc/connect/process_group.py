@@ -76,7 +76,7 @@ class ProcessGroup:
 
 @cache
 def _another(side: distributed.ProcessGroup) -> Any:
-    """A rank that dies closes its connections, so that waiting long for a slow disk is no waiting for the dead."""
+    """One-day time-out for slow disks. A dead rank is noticed at once all the same, because its connection closes."""
     del side  # one for each
     return distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
@@ -172,7 +172,7 @@ def take_place(group: ProcessGroup, place: Place) -> None:
 
 
 def _cpus() -> tuple[int, ...]:
-    """The CPUs this process may use; macOS binds nobody to any."""
+    """The CPUs that this process may use. macOS cannot bind a process to CPUs, so there it is all of them."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

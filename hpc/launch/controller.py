@@ -44,7 +44,7 @@ class KillOnBadExit(Controller):
         return first or self._first_bad_code()
 
     def _first_bad_code(self) -> int:
-        """Of those seen dead together, one that a signal ended comes first: the others died of its absence."""
+        """Among tasks found dead in one poll, report a signal before an exit code: the others failed after it."""
         codes = sorted(task.poll() or 0 for task in self.tasks)
         return next((code if code > 0 else 128 - code for code in codes if code), 0)
 

@@ -39,12 +39,11 @@ class _Executor(LocalExecutor):
             "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
-            "SUBMITIT_LOG_LEVEL": for_child().get("SUBMITIT_LOG_LEVEL", "WARNING"),
             "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
             **self.parameters["environment"],
         }
         controller = [sys.executable, "-m", "hpc.launch.controller", str(self.folder), job_id]
-        process = subprocess.Popen(controller, env=for_child(**environment))
+        process = subprocess.Popen(controller, env={"SUBMITIT_LOG_LEVEL": "WARNING", **for_child(**environment)})
         return LocalJob(folder=self.folder, job_id=job_id, process=process, tasks=list(range(tasks)))
 
 

@@ -1,7 +1,7 @@
 """How is a config written as one line of JSON, so that it comes back as it was?
 
 JSON's mappings have texts for keys and its values are few. Whatever is more is written as a mapping with one key that
-begins with `hpc:`. Numbers that are none are written as Python's json writes them: NaN, Infinity.
+begins with `hpc:`. NaN and infinity are written as Python's json writes them: NaN, Infinity.
 """
 
 from __future__ import annotations

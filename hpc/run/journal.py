@@ -43,7 +43,7 @@ class Journal:
         line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Never through a link or into a pipe that somebody else has put there.
+            # Never through a link or into a pipe that another user has put there.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o644)
             try:

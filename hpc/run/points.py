@@ -85,7 +85,7 @@ class Sweep:
         """The point of that name.
 
         Raises:
-            LoadError: There is none.
+            LoadError: There is no such point.
         """
         for point in self.points:
             if point.name == name:
@@ -189,7 +189,7 @@ def is_sweep(directory: Path) -> bool:
 
 
 def remove_made(made: list[Path]) -> None:
-    """Take back what `Sweep.write` made; a directory stays where somebody else has put something into it."""
+    """Remove what `Sweep.write` made. A directory stays where something else has been put into it."""
     for path in reversed(made):
         try:
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)

@@ -131,7 +131,7 @@ class Boundary:
         """A step was taken: show it, save it, and stop if the ranks have agreed to. Collective when something is due.
 
         Args:
-            is_last: The loop ends here by itself, so that nobody need stop it.
+            is_last: This is the loop's last step: it ends by itself, and is not stopped.
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.

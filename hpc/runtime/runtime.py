@@ -169,7 +169,7 @@ class Runtime:
         """Make models, optimizers, schedulers and loaders fit this world, in any order; returned in the same one.
 
         Raises:
-            ConfigurationError: An object is none of these, cannot be prepared, or comes after the first loop.
+            ConfigurationError: An object is of another kind, cannot be prepared, or comes after the first loop.
         """
         models = [thing for thing in objects if isinstance(thing, torch.nn.Module)]
         optimizers = [thing for thing in objects if isinstance(thing, Optimizer) and not isinstance(thing, PREPARED)]
@@ -219,7 +219,7 @@ class Runtime:
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
-            ConfigurationError: The loader or the total is none, or another loop has this name.
+            ConfigurationError: The loader was not prepared, the total is no whole number, or the name is taken.
             DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
@@ -253,7 +253,7 @@ class Runtime:
             weigh: See `steps`.
 
         Raises:
-            ConfigurationError: The loader is none, or has no length; the total is no whole number.
+            ConfigurationError: The loader was not prepared or has no length, or the total is not a whole number.
         """
         total = whole_number(total, "epochs")
         if isinstance(loader, PreparedIterable):
@@ -351,7 +351,7 @@ class Runtime:
                 `strategy.accumulation_steps` left. The same on every rank.
 
         Raises:
-            ConfigurationError: A model is none, or a size is given in a loop that sees to it.
+            ConfigurationError: An argument is not a model, or a size is given inside `steps` or `epochs`.
         """
         wrong = next((model for model in models if not isinstance(model, torch.nn.Module)), None)
         if wrong is not None:
@@ -401,7 +401,8 @@ class Runtime:
         if not self.window.is_last:
             return None
         norm = self.strategy.clip_grad_norm_(max_norm, parameters)
-        self.finite.note("grad_norm", norm, self.step)
+        if not self.state.engines:  # an engine tells the norm when it steps
+            self.finite.note("grad_norm", norm, self.step)
         return norm
 
     def autocast(self) -> torch.autocast:
@@ -516,6 +517,7 @@ class Runtime:
         """A loop that resumes when its first batch is asked for; wrong arguments are refused before."""
         if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"{what} takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        loader.check()
         self.strategy.check_batch_size(loader.share.batch_size)
         if self._loaders.setdefault(name, loader) is not loader:
             raise ConfigurationError(

@@ -31,7 +31,7 @@ def check_fits(plan: Plan, environ: Mapping[str, str]) -> None:
         groups = client.node_groups(clusters)
     except SlurmError:
         return
-    if "," in (clusters or "") or clusters == "all":  # it goes to one of them, and nobody knows to which
+    if "," in (clusters or "") or clusters == "all":  # Slurm chooses one of them, and it is not known which
         return
     asked = plan.cluster.partition or environ.get("SBATCH_PARTITION", "")
     names = [name.strip() for name in asked.split(",") if name.strip()]
@@ -82,7 +82,7 @@ def _may_suffice(plan: Plan, group: NodeGroup) -> bool:
 
 
 def _has_enough(asked: Resource, there: list[Resource]) -> bool:
-    """A node has as many of the asked type, or of types that have no name; a resource it does not list is none."""
+    """Whether a node has as many GPUs of this type, or of no named type. A resource that is not listed counts as 0."""
     alike = [each for each in there if each.name == asked.name]
     fitting = [each for each in alike if _may_be(asked.kind.lower(), each.kind.lower())]
     return sum(each.count for each in fitting) >= asked.count

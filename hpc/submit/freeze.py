@@ -29,7 +29,7 @@ def freeze(directory: Path, configs: Iterable[DictConfig], overrides: Sequence[S
     `${hydra:job.num}` means is one value for the whole process.
 
     Raises:
-        ConfigurationError: A config is not valid, or there is none.
+        ConfigurationError: A config is not valid, or there are no configs.
     """
     if not overrides:
         raise ConfigurationError("The sweep must have at least one point, but one of its overrides has no value.")
@@ -65,7 +65,7 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
 
 
 def run_directory(config: DictConfig) -> Path:
-    """The directory that run_dir names, absolute: `~` is somebody's home, and all else is as it was typed.
+    """The directory that run_dir names, as an absolute path. `~` and `~name` are home directories.
 
     Raises:
         ConfigurationError: It names none.
@@ -81,7 +81,7 @@ def run_directory(config: DictConfig) -> Path:
     try:
         directory = Path(str(asked)).expanduser().absolute()
         long = [part for part in directory.parts if len(part.encode()) > LONGEST_NAME]
-    except (RuntimeError, UnicodeError) as error:  # no such user; characters that are none
+    except (RuntimeError, UnicodeError) as error:  # there is no such user, or these are not characters
         raise ConfigurationError(f"run_dir must be the name of a directory, but is {asked!r}: {error}") from error
     if long:
         raise ConfigurationError(

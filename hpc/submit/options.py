@@ -100,4 +100,8 @@ def _value(name: str, value: Any) -> str | bool:
         raise ConfigurationError(
             f"cluster.sbatch.{name} must be one line without control characters, but is {str(value)!r}."
         )
+    if "\\" in str(value):
+        raise ConfigurationError(
+            f"cluster.sbatch.{name} must be without backslashes, which sbatch takes out of its options, but is {value}."
+        )
     return str(value)

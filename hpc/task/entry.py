@@ -14,7 +14,7 @@ from hpc.errors import ConfigurationError, HpcError
 from hpc.run.events import Finished
 from hpc.run.points import Point, Sweep, load_sweep
 from hpc.run.result import read_result, write_result
-from hpc.say import fail, say, set_up, warn
+from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
 from hpc.task.target import training_function
@@ -118,9 +118,11 @@ def agree_on_point(point: Point, agree: Agree, world: World) -> Point:
 
 def _agree(settings: Settings, world: World) -> Agree:
     def agree(key: str, proposal: str) -> str:
-        from hpc.connect.process_group import told_by_rank_0  # deferred: it imports torch, and login nodes import this
+        with phase("Importing torch, and connecting to the other ranks"):
+            # deferred: it imports torch, and login nodes import this module
+            from hpc.connect.process_group import told_by_rank_0
 
-        return told_by_rank_0(world, settings.runtime, key, proposal)
+            return told_by_rank_0(world, settings.runtime, key, proposal)
 
     return agree
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpc.errors import ConfigurationError
+from hpc.say import phase
 
 
 def training_function(target: str) -> Callable[[Any], Any]:
@@ -17,7 +18,8 @@ def training_function(target: str) -> Callable[[Any], Any]:
     """
     module_name, _, name = target.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module_name), name, None)
+        with phase(f"Importing {module_name}, and torch with it"):
+            function = getattr(importlib.import_module(module_name), name, None)
     except (ModuleNotFoundError, ValueError) as error:
         if not module_name.startswith(getattr(error, "name", module_name)):
             raise

@@ -52,7 +52,7 @@ class TrackedRun:
 
 
 def _known_ids(path: Path) -> dict[str, str]:
-    """By tracker; none where the file is not what was written there, because a curve in two parts is no lost run."""
+    """Tracker -> id. Empty where the file is damaged: a curve in two parts is better than a run that does not start."""
     try:
         ids = json.loads(path.read_text()) if path.exists() else {}
         if isinstance(ids, dict) and all(isinstance(each, str) for each in ids.values()):
@@ -244,7 +244,7 @@ def make_trackers(names: Sequence[str]) -> list[Tracker]:
     """Trackers by name or import path.
 
     Raises:
-        ConfigurationError: There is none of that name, or its package is not installed.
+        ConfigurationError: There is no tracker of that name, or its package is not installed.
     """
     return [_make(name) for name in names]
 

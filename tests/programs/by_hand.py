@@ -15,12 +15,12 @@ from tests.programs.jobs import Points
 
 
 def main(directory: str, steps: str, mode: str = "", value: str = "0") -> None:
-    """Train nothing; raise in the third step where asked to."""
+    """Train nothing; raise in the third step where asked to, or be slow and stop long before the allocation ends."""
     config = {
         "run_dir": directory,
         "runtime": {"device": "cpu", "trackers": [], "max_lives_without_progress": 2},
         "checkpoint": {"every_steps": 10},
-        "cluster": {"grace_seconds": 30},
+        "cluster": {"grace_seconds": 150 if mode == "slow" else 1},
     }
     with Runtime(config) as runtime:
         loader = runtime.prepare(DataLoader(Points(), 4))
