@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from hpc.attempt.attempt import Attempt, begin, explain_process
 from hpc.attempt.life import current, end, forget, start
+from hpc.attempt.uncaught import answer_uncaught_errors
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
 from hpc.connect.process_group import open_process_group, told_by_rank_0
@@ -62,6 +63,7 @@ class Runtime(Processes, Gradients, Weights):
     def __init__(
         self, config: Any, world: World | None = None, trackers: Sequence[Tracker] = (), name: str = ""
     ) -> None:
+        answer_uncaught_errors()
         self.config = config
         self.settings = settings_of(config)
         run_directory = Path(self.settings.run_dir).absolute()

@@ -55,6 +55,28 @@ def test_a_script_that_fails_writes_down_why_and_gives_up_after_its_budget(tmp_p
     assert current() is None
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("Runtime({'seed': 'x'})", 78, "hpc: "),
+        ("with Runtime({'run_dir': 'run'}) as runtime: runtime.steps(None, total=1)", 78, "hpc: steps takes a loader"),
+        ("raise DivergedError('It has diverged.')", 79, "hpc: It has diverged.\n"),
+        ("raise KeyError('mine')", 1, "Traceback"),
+    ],
+)
+def test_an_error_of_ours_ends_a_script_with_its_sentence_and_code(
+    tmp_path: Path, line: str, code: int, words: str
+) -> None:
+    program = f"from hpc import Runtime\nfrom hpc.errors import DivergedError\nwith Runtime({{}}): pass\n{line}\n"
+    (tmp_path / "script.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.startswith(words)) == (code, True), done.stderr
+    assert ("Traceback" in done.stderr) == (code == 1)
+
+
 def test_a_script_is_stopped_before_its_allocation_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 10))  # its grace is 150 s

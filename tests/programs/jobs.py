@@ -66,7 +66,9 @@ def misbehave(job: Any, runtime: Runtime) -> None:
     if job.get("trace"):
         trace = Path(job.trace) / f"rank_{runtime.process_index}.json"
         trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_text(json.dumps({"step": step, "pid": os.getpid()}))
+        whole = trace.with_suffix(".tmp")  # whoever reads the trace meanwhile finds the old one or the new
+        whole.write_text(json.dumps({"step": step, "pid": os.getpid()}))
+        whole.replace(trace)
     time.sleep(job.get("step_seconds", 0.0))
     if runtime.process_index == job.get("fail_rank") and step == job.get("fail_step"):
         raise ValueError(f"asked to fail at step {step}")

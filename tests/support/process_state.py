@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +19,9 @@ def own_process_state() -> Iterator[None]:
     """A Runtime takes over this process: give it back."""
     numbers = (*requests.SIGNALS, signal.SIGCONT)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    threads = torch.get_num_threads()
+    threads, hook = torch.get_num_threads(), sys.excepthook
     yield
+    sys.excepthook = hook
     for number, handler in handlers.items():
         signal.signal(number, handler)
     signal.set_wakeup_fd(-1)
