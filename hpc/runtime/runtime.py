@@ -114,7 +114,7 @@ class Runtime(Processes, Gradients, Weights):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._close(kind)
+            self._close(error)
         except BaseException as late:
             error = late
             raise
@@ -122,10 +122,11 @@ class Runtime(Processes, Gradients, Weights):
             if self._joined is None:
                 end(self.attempt, error)
 
-    def _close(self, kind: type[BaseException] | None) -> None:
-        failed = kind is not None and not issubclass(kind, SystemExit)
+    def _close(self, error: BaseException | None) -> None:
+        """Save where the user has left, also with sys.exit(); after a failure, there is nothing that can be trusted."""
+        failed = error is not None and not isinstance(error, SystemExit)
         try:
-            if kind is None and self._boundary is not None:
+            if not failed and not getattr(error, "code", None) and self._boundary is not None:
                 self._boundary.settle()
                 self._boundary.save()
         except BaseException:

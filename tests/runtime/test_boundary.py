@@ -83,6 +83,12 @@ def test_break_leaves_a_committed_checkpoint_of_where_it_was(tmp_path: Path) -> 
     assert torch.equal(left, again)
 
 
+def test_sys_exit_in_the_loop_saves_as_break_does(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(config(tmp_path), 20, lambda runtime: sys.exit() if runtime.step == 7 else None)
+    assert saved(tmp_path) == 7
+
+
 def test_break_before_the_optimizer_has_stepped_does_not_count(tmp_path: Path) -> None:
     with Runtime(config(tmp_path, strategy={"accumulation_steps": 2})) as runtime:
         model, optimizer, loader = runtime.prepare(*model_and_loader())
