@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpc.checkpoint.background import BackgroundSaver, Flight, Staging
@@ -39,6 +39,7 @@ class Position:
         metrics: The newest logged values.
         doubt: Asked while this is committed, in the thread that saves: since which step something was not finite on
             this rank, and the beginning of a sentence about it, which is "" when all was.
+        alike: Name -> value of what must be the same on all ranks, besides what is trained.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Position:
     own: Any
     metrics: dict[str, float]
     doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
+    alike: Mapping[str, str] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -159,7 +161,9 @@ class Checkpoints:
 
     def _start(self, position: Position, began: float) -> None:
         state, rank = self.state, self.group.world.rank
-        contents = snapshot(state, position.step, rank, position.shared, position.metrics, position.own, position.doubt)
+        contents = snapshot(
+            state, position.step, rank, position.shared, position.metrics, position.own, position.doubt, position.alike
+        )
         if self._is_behind_training():
             contents = self.staging.hold(contents)
             self.saver.start(contents, began)

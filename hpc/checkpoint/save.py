@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Protocol, TypeVar, cast
 
 import torch
@@ -94,6 +95,7 @@ def snapshot(
     metrics: Mapping[str, float],
     position: Any = None,
     doubt: Callable[[], tuple[int, str]] = lambda: (0, ""),
+    alike: Mapping[str, str] = MappingProxyType({}),
 ) -> Snapshot:
     """What this rank would save now; tensors share memory with what is trained. Never raises an HpcError.
 
@@ -107,6 +109,7 @@ def snapshot(
         metrics: Go into the manifest.
         position: Goes into trainer.pt as this rank's own.
         doubt: Asked while the snapshot is committed: what was not finite on this rank?
+        alike: Name -> value of what must be the same on all ranks besides.
     """
     try:
         contents = state.contents(extra)
@@ -126,7 +129,7 @@ def snapshot(
         engines=state.engines,
         parameters=contents.parameters,
         surveys=(*survey(elsewhere), *survey(_parts_of_engines(state.engines))),
-        settings=contents.settings,
+        settings={**contents.settings, **alike},
         doubt=doubt,
     )
 

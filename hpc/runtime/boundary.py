@@ -211,7 +211,10 @@ class Boundary:
         def doubt() -> tuple[int, str]:
             return finite.found_step or step, finite.problem() or logged
 
-        return Position(step, shared, {"loops": own}, latest, doubt)
+        alike = {
+            f"number of samples in the loop {name}": str(each.samples) for name, each in self.positions.loops.items()
+        }
+        return Position(step, shared, {"loops": own}, latest, doubt, alike)
 
     def _obey(self, cause: StopCause, is_last: bool) -> None:
         """Do what all ranks have agreed to."""

@@ -129,8 +129,12 @@ class Loop:
         if self.boundary.in_step and window.is_last and (window.has_stepped or not self.parts.state.optimizers):
             self._count_step()
             self.boundary.end_step(is_last=True)
+        elif not window.is_last:
+            for optimizer in self.parts.state.optimizers:
+                optimizer.zero_grad()  # of a window that will not be filled
         self.boundary.in_step = False
         window.abandon()
+        self.parts.strategy.set_sync(True)
         if isinstance(self.loader, PreparedLoader) and self._epoch_was_left:
             position.samples = self.loader.samples_per_epoch
         if self._was_left:

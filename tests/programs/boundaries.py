@@ -17,6 +17,7 @@ from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import HpcError
 
+LEFT_OUT = "left out"
 Each = Callable[[Runtime, int], Any]
 
 
@@ -40,6 +41,8 @@ def train(runtime: Runtime, each: Each, total: int = 20) -> int:
     """Train, and do something after every micro-batch; returns the steps taken."""
     for optimizer, loss in loop(runtime, total):
         factor = each(runtime, runtime.step)
+        if factor == LEFT_OUT:
+            continue
         runtime.backward(loss if factor is None else loss * factor)
         optimizer.step()
         optimizer.zero_grad()
@@ -68,10 +71,16 @@ def nan_in(step: int, micro_batch: int) -> Each:
     return each
 
 
+def left_out(runtime: Runtime, step: int) -> str | None:
+    """Rank 1 leaves out what rank 0 trains on, from the third step on."""
+    return LEFT_OUT if step >= 3 and runtime.process_index == 1 and not runtime.sync_gradients else None
+
+
 QUESTIONS: dict[str, tuple[Each, dict[str, Any]]] = {
     "all ranks stop": (stopped_by((0, 1)), {}),
     "one rank stops": (stopped_by((1,)), {}),
     "nan at a save": (nan_in(6, 0), {"checkpoint": {"every_steps": 3}}),
+    "left out on one rank": (left_out, {"strategy": {"accumulation_steps": 2}, "checkpoint": {"every_steps": 2}}),
     "nan in an inner micro-batch": (nan_in(5, 0), {"strategy": {"accumulation_steps": 2}}),
 }
 
@@ -84,7 +93,7 @@ def main(directory: Path) -> None:
         config = {"run_dir": str(run), "runtime": {"device": "cpu", "trackers": []}, **sections}
         try:
             with Runtime(config) as runtime:
-                answer: Any = train(runtime, each, 20 if "nan" in question or "all" in question else 100_000)
+                answer: Any = train(runtime, each, 100_000 if question == "one rank stops" else 20)
         except HpcError as error:
             answer = [error.exit_code, str(error)]
         newest = CheckpointStore(run / "checkpoints").list()

@@ -476,6 +476,9 @@ def test_two_ranks_end_alike_and_commit_nothing_that_one_of_them_cannot_trust(tm
     (code, text), committed = answers["nan at a save"]
     assert (code, committed) == (79, 3)
     assert "loss must stay finite, but is nan at step 6 on rank 1" in text
+    (code, text), committed = answers["left out on one rank"]
+    assert (code, committed) == (80, 2)
+    assert "must hold the same number of samples in the loop main, but at step 4 it is" in text
     (code, text), committed = answers["nan in an inner micro-batch"]
     assert (code, committed) == (79, None)
     assert "is nan at step 5 on rank 1" in text
