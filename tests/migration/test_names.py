@@ -90,7 +90,7 @@ REFUSALS: dict[str, tuple[Callable[[Runtime], Any], str]] = {
     "save by name": (lambda r: r.save(obj=1, f="file"), "but got obj, f"),
     "autocast": (lambda r: r.autocast(accelerate.utils.AutocastKwargs()), "got a AutocastKwargs"),
     "placement": (
-        lambda r: r.prepare(nn.Linear(1, 1), **{"device_placement": [True]}),
+        lambda r: r.prepare(nn.Linear(1, 1), device_placement=[True]),  # type: ignore[arg-type]
         r"got device_placement=\[True\]",
     ),
     "prepare nothing": (lambda r: r.prepare(), "at least one"),
