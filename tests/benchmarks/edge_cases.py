@@ -230,7 +230,7 @@ def numbers(count: int = 16, **options: Any) -> DataLoader[Any]:
 def layer(kind: type[nn.Module] = nn.Linear) -> nn.Module:
     """The same weights on all ranks."""
     torch.manual_seed(5)
-    return kind(1, 1)  # type: ignore[call-arg]
+    return kind(1, 1)
 
 
 def sgd(model: nn.Module, lr: Any = LEARNING_RATE) -> torch.optim.Optimizer:
@@ -239,7 +239,8 @@ def sgd(model: nn.Module, lr: Any = LEARNING_RATE) -> torch.optim.Optimizer:
 
 def error(model: Any, x: torch.Tensor) -> torch.Tensor:
     """The line x + 1 is to be learnt; small numbers keep it from diverging."""
-    return ((model(x / 16) - x / 16 - 1) ** 2).mean()
+    loss: torch.Tensor = ((model(x / 16) - x / 16 - 1) ** 2).mean()
+    return loss
 
 
 def weights(model: nn.Module) -> list[float]:

@@ -74,8 +74,10 @@ def step(here: Any, model: Any, optimizer: Any, batch: Any) -> float:
 
 
 def batches_of(here: Any, loader: Any, epochs: int = 1) -> Iterator[Any]:
-    for epoch in here.epochs(loader, total=epochs) if isinstance(here, Runtime) else range(epochs):
-        yield from epoch if isinstance(here, Runtime) else loader
+    """In Accelerate's loop, which has the same loader in each epoch, or in that of hpc."""
+    passes: Any = here.epochs(loader, total=epochs) if isinstance(here, Runtime) else [loader] * epochs
+    for each in passes:
+        yield from each
 
 
 def train(here: Any, batch_size: int = 16, epochs: int = 1, each: Callable[[Any, float], Any] = lambda *_: None) -> Any:
@@ -146,13 +148,15 @@ def test_automatic_gradient_accumulation(tmp_path: Path) -> None:
             result: torch.Tensor = train(runtime, batch_size)
             return result
 
-    @accelerate.utils.find_executable_batch_size(starting_batch_size=64, reduce_batch_size_fn=lambda: 64 >> len(theirs))
     def with_accelerate(batch_size: int) -> torch.Tensor:
         fits(batch_size, theirs)
         result: torch.Tensor = train(accelerator_of(64 // batch_size), batch_size)
         return result
 
-    same(with_hpc(), with_accelerate())
+    halved: Any = accelerate.utils.find_executable_batch_size(
+        with_accelerate, starting_batch_size=64, reduce_batch_size_fn=lambda: 64 >> len(theirs)
+    )
+    same(with_hpc(), halved())
     assert ours == theirs == [64, 32, 16]
 
 

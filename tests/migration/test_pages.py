@@ -26,11 +26,11 @@ def scripts(page: str) -> list[str]:
 
 
 def train(script: str, build: Any, cfg: dict[str, Any]) -> dict[str, torch.Tensor]:
-    names = {
+    names: dict[str, Any] = {
         "build": build, "cross_entropy": cross_entropy, "torch": torch, "DataLoader": DataLoader, "LinearLR": LinearLR,
     }  # fmt: skip
     exec(script, names)
-    state: dict[str, torch.Tensor] = names["train"](cfg).state_dict()  # type: ignore[operator]
+    state: dict[str, torch.Tensor] = names["train"](cfg).state_dict()
     return state
 
 
