@@ -1,9 +1,13 @@
 # Turns the step's exit code into what happens next. 75 means: stopped after a committed save, to be continued.
 hpc_code=$?
 
-hpc_failure=$hpc_sweep/$hpc_point/failures/$SLURM_JOB_ID-$hpc_restarts.txt
-if [ "$hpc_code" -ne 0 ] && [ -s "$hpc_failure" ]; then
-    cat "$hpc_failure" >&2
+# The newest failure record of this life of the job, whichever of its steps wrote it (hpc/attempt/identity.py).
+if [ "$hpc_code" -ne 0 ]; then
+    hpc_life=${SLURM_CLUSTER_NAME:-slurm}.$SLURM_JOB_ID-$hpc_restarts
+    hpc_failure=$(ls -t "$hpc_sweep/$hpc_point/failures/$hpc_life."*.txt 2>/dev/null | head -n 1)
+    if [ -n "$hpc_failure" ]; then
+        cat "$hpc_failure" >&2
+    fi
 fi
 
 # One field of the controller's record of this job.

@@ -1,6 +1,8 @@
 # The batch shell outlives the signals that its step answers: it is the one that asks for the requeue.
 trap : TERM USR2
+export SLURM_EXPORT_ENV=ALL # sites that submit with --export=NONE mean the login shell, not what was set up above
 hpc_restarts=${SLURM_RESTART_COUNT:-0}
 hpc_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 hpc_job=${hpc_job:-$SLURM_JOB_ID} # an array task is requeued as ARRAY_TASK: its plain id may name the whole array
 hpc_point=${hpc_points[${SLURM_ARRAY_TASK_ID:-0}]}
+export SUBMITIT_LOG_LEVEL=${SUBMITIT_LOG_LEVEL:-WARNING} # its INFO lines tell of its own files only

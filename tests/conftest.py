@@ -11,22 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-LAUNCHERS = (
-    "SLURM",
-    "SBATCH",
-    "SUBMITIT",
-    "TORCHELASTIC",
-    "OMPI_",
-    "PMI_",
-    "PMIX_",
-    "MPI_LOCAL",
-    "PALS_",
-    "HQ_",
-    "HPC_",
-)
-RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+from hpc.world.launchers import is_a_launchers
 
+ROOT = Path(__file__).parent.parent
 Completed = subprocess.CompletedProcess[str]
 Run = Callable[..., Completed]
 
@@ -36,7 +23,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(LAUNCHERS) and name not in RANK_VARIABLES
+        if not is_a_launchers(name) and not name.startswith(("SBATCH_", "HPC_"))
     }
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
 

@@ -5,7 +5,7 @@ Needs nothing but Python and pip. The environments stay in .venv-matrix/, so tha
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
 import time
@@ -21,11 +21,10 @@ NOT_PINNED = ("torch==", "sympy==", "hydra-core==", "omegaconf==", "antlr4-pytho
 
 
 def newest(package: str, *options: str) -> str:
-    """The newest version that pip finds."""
-    command = [sys.executable, "-m", "pip", "index", "versions", package, *options]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (version,) = re.findall(r"Available versions: ([\w.]+)", answer)
-    return str(version)
+    """The newest version that pip would install here."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
+    answer = subprocess.run([*command, "--report", "-", *options, package], capture_output=True, text=True, check=True)
+    return str(json.loads(answer.stdout)["install"][0]["metadata"]["version"])
 
 
 def rows() -> list[tuple[str, str]]:

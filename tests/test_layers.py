@@ -20,8 +20,10 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
     ("say",),
-    ("config", "world", "slurm", "run"),
+    ("config", "world", "slurm"),
+    ("run",),
     ("stop", "submit"),
+    ("attempt",),
     ("launch", "connect"),
     ("checkpoint",),
     ("data", "strategy", "tracking"),
@@ -48,19 +50,7 @@ NEEDS_TORCH = (
 )
 """At import; everything else is imported on login nodes, where importing torch is most of the waiting."""
 
-READS_ENVIRONMENT = {
-    "hpc.task.entry",
-    "hpc.task.notebook",
-    "hpc.failpoints",
-    "hpc.say",
-    "hpc.runtime.runtime",
-    "hpc.tracking.trackers",
-    "hpc.launch.notebook",
-    "hpc.connect.process_group",
-    "hpc.strategy.deepspeed",
-    "hpc.submit.environment",
-    "hpc.launch.local",
-}
+READS_ENVIRONMENT = {"hpc.attempt.attempt", "hpc.failpoints", "hpc.say", "hpc.submit.environment"}
 """Besides hpc.cli; the rest is told what it needs, as a mapping."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 

@@ -71,7 +71,7 @@ class BackgroundSaver:
 
     Args:
         store: Where to.
-        group: A group that nobody else talks over.
+        group: A group that nothing else uses.
         report: Called in the thread when a save has ended.
     """
 
@@ -89,7 +89,7 @@ class BackgroundSaver:
         """
         self.flight = Flight(contents.step, blocked_seconds=time.monotonic() - began)
         work = (self.flight, contents, began)
-        # a daemon: when training fails, nobody waits for ranks that may be gone
+        # a daemon: when training fails, the process must not wait for ranks that may be gone
         self._thread = threading.Thread(target=self._run, args=work, name="hpc-save", daemon=True)
         self._thread.start()
 
@@ -108,13 +108,13 @@ class BackgroundSaver:
         return isinstance(outcome, Exception) and not (for_good and isinstance(outcome, SaveError))
 
     def is_running(self, after_seconds: float = 0.0) -> bool:
-        """Whether there still is a save to wait for, after having waited so long."""
+        """Whether the save is still under way after waiting for it for this long."""
         if self._thread is not None:
             self._thread.join(after_seconds)
         return self.flight is not None and self.flight.outcome is None
 
     def land(self) -> Flight | None:
-        """Wait for the save in flight, and forget it; None if there is none."""
+        """Wait for the save in flight, and forget it; None where no save is in flight."""
         if self._thread is not None:
             self._thread.join()
         flight, self.flight, self._thread = self.flight, None, None

@@ -16,16 +16,16 @@ from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from hpc.config import CheckpointOptions
 from hpc.connect.process_group import ProcessGroup
-from hpc.errors import HpcError, LoadError, SaveError
+from hpc.errors import DivergedError, HpcError, LoadError, SaveError
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Committed, Resumed, SaveFailed
+from hpc.run.events import Committed, Diverged, Resumed, SaveFailed
 from hpc.run.journal import Journal
 from hpc.run.lives import last_committed_step, lives
 from hpc.say import phase
 from hpc.stop.requests import StopCause, StopRequests
 
 PATIENCE_SECONDS = 1.0
-"""A save that is still under way when the next is due is waited for so long without a word."""
+"""Wait this long before warning that a save is late."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Position:
         shared: What else all ranks have in common.
         own: What this rank alone knows: where its loader is.
         metrics: The newest logged values.
-        doubt: Asked while this is committed, in the thread that saves: what was not finite on this rank, in words as
-            "the loss of step 7"; "" when all was.
+        doubt: Asked while this is committed, in the thread that saves: since which step something was not finite on
+            this rank, and the beginning of a sentence about it, which is "" when all was.
     """
 
     step: int
     shared: dict[str, Any]
     own: Any
     metrics: dict[str, float]
-    doubt: Callable[[], str] = lambda: ""
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
 
 
 class Checkpoints:
@@ -83,12 +83,15 @@ class Checkpoints:
         """Take over the run directory and load the newest good checkpoint; returns its trainer state. Collective.
 
         Raises:
+            ConfigurationError: Something was prepared or registered that no checkpoint can hold.
             LoadError: Checkpoints were committed and none of them can be trusted, or they are of something else.
             SaveError: The directory cannot be written.
         """
         committed = self.group.broadcast(self._take_over() if self._is_main else None)
         if isinstance(committed, HpcError):
             raise committed
+        self._check_state()
+        self.state.begin()
         with phase("Reading the newest checkpoint"):
             found = load_latest(self.store, self.state, self.group, self.say)
         self._check_journal(found.checkpoint.step if found else None, committed)
@@ -164,7 +167,7 @@ class Checkpoints:
             self.saver.run(contents, began)
 
     def _is_behind_training(self) -> bool:
-        """An engine writes what it trains with, so it must not go on meanwhile."""
+        """Whether training goes on while the save is written. An engine writes its live tensors, so it does not."""
         return self.options.asynchronous and not self.state.engines
 
     def _land(self, on_error: str) -> None:
@@ -185,7 +188,8 @@ class Checkpoints:
         if not self._is_main:
             return
         if isinstance(flight.outcome, Exception):
-            self.journal.write(SaveFailed(flight.step, str(flight.outcome)))
+            kind = Diverged if isinstance(flight.outcome, DivergedError) else SaveFailed
+            self.journal.write(kind(flight.step, str(flight.outcome)))
         else:
             seconds = round(flight.durable_seconds, 3), round(flight.blocked_seconds, 3)
             self.journal.write(Committed(flight.step, *seconds))
@@ -200,7 +204,7 @@ class Checkpoints:
             )
 
     def _has_time(self) -> bool:
-        """Whether another save fits before the allocation ends; nobody knows how long a signal leaves."""
+        """Whether another save fits before the allocation ends. Where the end is not known, it is tried."""
         left = self.requests.seconds_left()
         return bool(self.group.broadcast(left is None or not self.saved_step or left > self._durable_seconds))
 
@@ -212,8 +216,19 @@ class Checkpoints:
         except HpcError as error:
             return error
 
+    def _check_state(self) -> None:
+        """Refuse at the start what the first save would refuse, on all ranks alike."""
+        problem: HpcError | None = None
+        try:
+            self.state.contents({})
+        except HpcError as error:
+            problem = error
+        for found in self.group.all_gather(problem):
+            if found is not None:
+                raise found
+
     def _check_journal(self, step: int | None, committed: int | None) -> None:
-        """Never start anew where there was something to go on from."""
+        """Refuse to start from step 0 where the journal tells of a committed checkpoint."""
         if step is None and committed is not None:
             raise LoadError(
                 f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "

@@ -48,19 +48,19 @@ class Testimony:
 
     Args:
         problem: Why it has nothing to save.
-        doubt: What was not finite in the steps before, in the words of who looked.
+        doubt: Since which step something was not finite, and the beginning of a sentence about it, or "".
         not_finite: Names of parameters.
         digests: Which ranks share it -> a digest of all that they share.
     """
 
     problem: HpcError | None
-    doubt: str
+    doubt: tuple[int, str]
     not_finite: tuple[str, ...]
     digests: dict[str, str]
 
 
 def survey(parts: Mapping[str, Part]) -> list[Survey]:
-    """Look at parameters; nobody waits for a GPU here."""
+    """Start the computation on these parameters, without waiting for the GPU."""
     devices: defaultdict[torch.device, dict[str, Part]] = defaultdict(dict)
     for name, part in parts.items():
         if part.tensor.numel():
@@ -155,9 +155,14 @@ def verdict(testimonies: Sequence[Testimony], step: int) -> HpcError | None:
         if said.problem is not None:
             return said.problem
     nothing = f"nothing of step {step} was saved"
-    for rank, said in enumerate(testimonies):
-        if said.doubt:
-            return DivergedError(f"Training has diverged: {said.doubt} is not finite on rank {rank}; {nothing}.")
+    doubts = [(*said.doubt, rank) for rank, said in enumerate(testimonies) if said.doubt[1]]
+    if doubts:
+        _, doubt, rank = min(doubts)  # a loss that is NaN on one rank is NaN on all of them in the next step
+        where = f" on rank {rank}" if len(testimonies) > 1 else ""
+        return DivergedError(
+            f"{doubt}{where}; the last checkpoint is from before, and {nothing}: lower the learning rate or clip "
+            "gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
+        )
     for rank, said in enumerate(testimonies):
         if said.not_finite:
             names = ", ".join(spoken(name) for name in said.not_finite[:SHOWN])

@@ -87,7 +87,7 @@ def write_file(path: Path, rank: int, write: Callable[[HashingWriter], None]) ->
 
 
 def read_entry(path: Path, rank: int) -> FileEntry:
-    """Make a file durable that somebody else wrote, and take its checksum by reading it."""
+    """Make durable a file that other code has written, and take its checksum by reading it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return FileEntry(path.stat().st_size, checksum(path), rank)
@@ -104,7 +104,7 @@ def checksum(path: Path) -> str:
 
 
 def size_problem(path: Path, size: int) -> str | None:
-    """What can be said against a file without reading it."""
+    """What is wrong with a file, as far as it can be told without reading it."""
     try:
         found = path.stat().st_size
     except FileNotFoundError:
@@ -137,7 +137,7 @@ def read_whole(path: Path, entry: FileEntry) -> bytes:
 
 
 def checksum_problem(path: Path) -> str:
-    """The sentence about a file whose content has changed."""
+    """The error sentence for a file whose content has changed."""
     return f"{path.name} does not have the checksum it was written with"
 
 

@@ -1,8 +1,9 @@
 """What does a run go on from? The newest checkpoint whose every byte is as it was written, whoever wrote it.
 
-Values are read first, by a reader that runs nobody's code. Tensors are read straight into the model, and verified on
-the way; a checkpoint that turns out to be damaged is named, and the one before it is read over it. Each rank reads the
-parts it holds, and verifies every file that it reads whole or that was written by a rank of its number.
+Values are read first, by a reader that never runs code from the file. Tensors are read straight into the model and
+verified on the way. A checkpoint that turns out to be damaged is named, and the one before it is read in its place.
+Each rank reads the parts that it holds. It verifies the files that it reads whole, and those whose writer modulo the
+world size is its rank, so that every file is verified once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
 from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
 from hpc.errors import HpcError
 
-STATE = ("models", "optimizers", "others")
+STATE = ("models", "optimizers", "others", "frozen")
 """What of trainer.pt objects take back themselves."""
 
 
@@ -46,7 +47,7 @@ class Resumed:
 def load_latest(
     store: CheckpointStore, state: TrainingState, group: Group, report: Callable[[str], None]
 ) -> Resumed | None:
-    """Put the newest good checkpoint into `state`; None if there is none. Collective.
+    """Put the newest good checkpoint into `state`; returns None where there is no checkpoint. Collective.
 
     Args:
         store: Listed by rank 0 alone, because directory listings on a network may differ.

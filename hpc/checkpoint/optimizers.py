@@ -154,11 +154,12 @@ class NamedOptimizer:
             {**unpacked({**saved, "params": None}, fetch), "params": [place[name] for name in group]}
             for saved, group in zip(self._fitting(plain["groups"]), self.groups, strict=True)
         ]
-        by_place = {place[name]: values for name, values in state.items()}
+        is_torchs = type(self.optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict
+        by_place = {place[name]: _hidden(values) if is_torchs else values for name, values in state.items()}
         unkeyed = unpacked(plain.get("unkeyed", {}), fetch)
         more = unpacked(plain.get("more", {}), fetch)
         self.optimizer.load_state_dict({"state": {**by_place, **unkeyed}, "param_groups": groups, **more})
-        if type(self.optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict:
+        if is_torchs:
             self._put_exactly(state)
 
     def _fitting(self, saved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -219,6 +220,15 @@ def tags(plain: Any) -> list[dict[str, Any]]:
             return [plain] if "name" in plain else []
         return [tag for each in plain.values() for tag in tags(each)]
     return [tag for each in plain for tag in tags(each)] if isinstance(plain, (list, tuple)) else []
+
+
+class _Hidden:
+    """What torch's load_state_dict is not to take apart."""
+
+
+def _hidden(values: dict[Any, Any]) -> dict[Any, Any]:
+    """A parameter's state, of which torch sees the tensors only; the rest is put there afterwards."""
+    return {key: each if isinstance(each, torch.Tensor) else _Hidden() for key, each in values.items()}
 
 
 def _exact(value: Any, put: Any, device: torch.device) -> Any:

@@ -1,6 +1,6 @@
-"""How does a value that is no tensor lie in a file whose reading runs nobody's code?
+"""How is a value that is not a tensor stored, in a file that can be read without running code from it?
 
-As what `torch.load(weights_only=True)` takes: None, numbers, texts, bytes, tensors, and lists, tuples and dicts of
+As what `torch.load(weights_only=True)` takes: None, numbers, texts, tensors, and lists, tuples and dicts of
 these. Everything else becomes a dict with a TAG that says what it was, and comes back as that, type and all. What has
 no such form is refused with the place where it stands, before anything is written.
 """
@@ -36,7 +36,9 @@ Keep = Callable[[str, torch.Tensor], Any]
 Fetch = Callable[[dict[str, Any]], torch.Tensor]
 """What `Keep` has put into the file -> the tensor."""
 
-_AS_THEY_ARE = (type(None), bool, int, float, str, bytes)
+_AS_THEY_ARE = (type(None), bool, int, float, str)
+_LONG_BITS = 1024
+"""A whole number of more bits is written as text: torch's restricted reader takes 255 bytes (torch 2.6-2.13)."""
 _KEYS = (type(None), bool, int, float, str)
 _FACTORIES: dict[str, Any] = {each.__name__: each for each in (list, dict, set, tuple, int, float, str, bool, bytes)}
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
@@ -75,7 +77,9 @@ def unpacked(plain: Any, fetch: Fetch | None = None) -> Any:
         return {key: unpacked(each, fetch) for key, each in plain.items()}
     what = plain[TAG]
     if what == "tensor":
-        return dressed(plain["value"].to(on_device(plain["device"])) if fetch is None else fetch(plain), plain)
+        if fetch is not None and "name" in plain:
+            return dressed(fetch(plain), plain)
+        return dressed(plain["value"].to(on_device(plain["device"])), plain)
     content = unpacked(plain["value"], fetch)
     return _UP[what](content)
 
@@ -134,7 +138,8 @@ class _Packing:
 
     def pack(self, value: Any, place: str) -> Any:
         if type(value) in _AS_THEY_ARE:
-            return value
+            is_long = type(value) is int and value.bit_length() > _LONG_BITS
+            return {TAG: "int", "value": hex(value)} if is_long else value
         if isinstance(value, torch.Tensor):
             return self.keep(place, value)
         if type(value) is _Raw:
@@ -233,12 +238,19 @@ def _numpy_down(value: Any, place: str) -> tuple[str, Any]:
         return "numpy.objects", [[*value.shape], [*value.ravel()]]
     file = io.BytesIO()
     np.save(file, value, allow_pickle=False)
-    content = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
-    return ("numpy.ndarray" if type(value) is np.ndarray else "numpy.generic"), _Raw(content)
+    return ("numpy.ndarray" if type(value) is np.ndarray else "numpy.generic"), _raw(file.getvalue())
+
+
+def _raw(content: bytes) -> _Raw:
+    return _Raw(torch.from_numpy(np.frombuffer(content, np.uint8).copy()))
+
+
+def _bytes_up(content: torch.Tensor) -> bytes:
+    return content.numpy().tobytes()
 
 
 def _numpy_up(content: torch.Tensor) -> Any:
-    return np.load(io.BytesIO(content.numpy().tobytes()), allow_pickle=False)
+    return np.load(io.BytesIO(_bytes_up(content)), allow_pickle=False)
 
 
 def _objects_up(content: list[Any]) -> Any:
@@ -338,6 +350,7 @@ _PATHS = (pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path()))
 _TABLE: tuple[tuple[type, str, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
     (set, "set", list, set),
     (frozenset, "frozenset", list, frozenset),
+    (bytes, "bytes", _raw, _bytes_up),
     (bytearray, "bytearray", bytes, bytearray),
     (complex, "complex", lambda value: [value.real, value.imag], lambda value: complex(*value)),
     (range, "range", lambda value: [value.start, value.stop, value.step], lambda value: range(*value)),
@@ -392,6 +405,7 @@ _TABLE: tuple[tuple[type, str, Callable[[Any], Any], Callable[[Any], Any]], ...]
 _DOWN = {kind: (name, down) for kind, name, down, _ in _TABLE}
 _UP: dict[str, Callable[[Any], Any]] = {
     **{name: up for _, name, _, up in _TABLE},
+    "int": lambda content: int(content, 16),
     "dict": lambda content: dict(_pairs(content)),
     "defaultdict": lambda content: collections.defaultdict(_FACTORIES.get(content[0] or ""), content[1]),
     "numpy.ndarray": _numpy_up,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Retention:
-    """What is worth its space.
+    """The rule for which checkpoints stay.
 
     Args:
-        keep: The newest so many.
+        keep: How many of the newest stay.
         keep_every_steps: Those of steps that this divides, for ever; 0 for none.
         best_metric: The one with the best value of this metric; empty for none.
         best_mode: min or max.

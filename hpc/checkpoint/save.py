@@ -66,7 +66,7 @@ class Snapshot:
         parameters: Which parts are parameters of models.
         surveys: What those parameters were like that other ranks write.
         settings: What all ranks must have alike besides, by name.
-        doubt: Says what was not finite on this rank; "" when all was.
+        doubt: Says since which step something was not finite on this rank, and what; "" when all was.
         problem: Why this rank has nothing to save; it is an error of all ranks then.
     """
 
@@ -82,7 +82,7 @@ class Snapshot:
     parameters: frozenset[str] = frozenset()
     surveys: tuple[Survey, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
-    doubt: Callable[[], str] = lambda: ""
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, "")
     problem: HpcError | None = None
 
 
@@ -93,7 +93,7 @@ def snapshot(
     extra: Mapping[str, Any],
     metrics: Mapping[str, float],
     position: Any = None,
-    doubt: Callable[[], str] = lambda: "",
+    doubt: Callable[[], tuple[int, str]] = lambda: (0, ""),
 ) -> Snapshot:
     """What this rank would save now; tensors share memory with what is trained. Never raises an HpcError.
 
@@ -242,8 +242,10 @@ def read_trainer(file: IO[bytes]) -> dict[str, Any]:
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many words for it
-        raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error
+    except Exception as error:  # torch has many words for it, and the reason is not in the first of them
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        telling = [line for line in lines if "WeightsUnpickler error" in line]
+        raise ValueError(next(iter(telling or lines), type(error).__name__).rstrip(".")) from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}")
     return content

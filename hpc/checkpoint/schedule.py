@@ -15,11 +15,11 @@ from hpc.run.lives import hours_between_failures, lives
 
 SECONDS_PER_MINUTE = 60.0
 CHANGE = 0.1
-"""An interval that moves by less is not worth a line in the journal."""
+"""An interval that changes by a smaller share than this gets no line in the journal."""
 
 
 class Schedule:
-    """When to save: every so many steps, or minutes, or as often as it pays.
+    """When to save: every N steps, every N minutes, or as often as it pays.
 
     Minutes are turned into steps: rank 0 says at which step to look at its clock next, which is half-way to when the
     save is due, so that nothing is exchanged at other boundaries and a step that becomes slower is noticed.
@@ -57,7 +57,7 @@ class Schedule:
         return bool(is_due)
 
     def measured(self, flight: Flight) -> None:
-        """On rank 0: a save has ended; weigh what it cost."""
+        """On rank 0, when a save has ended: choose the interval anew from what the save cost."""
         if self.options.every_steps is not None or self.options.every_minutes is not None:
             return
         hours, source = self.options.mean_hours_between_failures, " by checkpoint.mean_hours_between_failures"

@@ -21,7 +21,7 @@ import torch
 
 from hpc.checkpoint.manifest import TensorEntry, Written
 from hpc.checkpoint.models import NamedModel, fresh
-from hpc.checkpoint.names import below, few, kind, parameter_names
+from hpc.checkpoint.names import below, few, kind, own_name, parameter_names
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
 from hpc.checkpoint.plain import Keep, copied, on_device, packed, tensor_tag, unpacked, unsavable
 from hpc.checkpoint.shards import is_distributed
@@ -101,6 +101,11 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     others: dict[str, Stateful]
     engines: dict[str, SavesItself] = field(default_factory=dict)
+    _set_up: list[str] | None = field(default=None, init=False)
+
+    def begin(self) -> None:
+        """A life begins: remember which parameters the user's code has frozen before its first step."""
+        self._set_up = self._frozen()
 
     def contents(self, extra: Mapping[str, Any]) -> Contents:
         """Everything to save that is alike on all ranks; `extra` goes into trainer.pt.
@@ -123,7 +128,8 @@ class TrainingState:
             optimizer.check()
             optimizers.append(optimizer.state(_keeps(tensors, ""), _whole(keep)))
             settings |= optimizer.settings()
-        trainer = {"models": models, "optimizers": optimizers, "others": self._others(keep), **packed(dict(extra), "")}
+        state = {"models": models, "optimizers": optimizers, "others": self._others(keep), "frozen": self._freezing()}
+        trainer = {**state, **packed(dict(extra), "")}
         aliases |= _aliases(tensors)
         stored = {name: each for name, each in tensors.items() if name not in aliases}
         return Contents(stored, aliases, trainer, frozenset(parameters), settings)
@@ -165,12 +171,35 @@ class TrainingState:
 
         for name, engine in self.engines.items():
             _taking(name, engine.load_files, directory / name)
+        self._freeze(trainer.get("frozen"))
         for (which, model), plain in zip(self._named_models().items(), trainer["models"], strict=True):
             _taking(which, model.restore, below(which, targets), plain, fetch)
         for optimizer, plain in zip(self._named_optimizers(), trainer["optimizers"], strict=True):
             _taking(optimizer.which, optimizer.restore, plain, fetch)
         for name, other in self.others.items():
             _taking(name, other.load_state_dict, unpacked(trainer["others"][name], fetch))
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        models = enumerate(self.models)
+        return {
+            f"{kind('model', n)}/{own_name(key)}": each for n, model in models for key, each in model.named_parameters()
+        }
+
+    def _frozen(self) -> list[str]:
+        return [name for name, parameter in self._parameters().items() if not parameter.requires_grad]
+
+    def _freezing(self) -> dict[str, list[str]]:
+        now = self._frozen()
+        return {"set up": now if self._set_up is None else self._set_up, "now": now}
+
+    def _freeze(self, saved: Mapping[str, list[str]] | None) -> None:
+        """Freeze and unfreeze as it had been done on the way, at steps that are not taken again.
+
+        Where the code sets out with other layers frozen than it did in the life that saved, that is what is wanted now.
+        """
+        if saved is not None and saved["set up"] == self._frozen() != saved["now"]:
+            for name, parameter in self._parameters().items():
+                parameter.requires_grad_(name not in saved["now"])
 
     def _others(self, keep: Keep) -> dict[str, Any]:
         return {name: packed(other.state_dict(), name, keep) for name, other in self.others.items()}
@@ -269,12 +298,9 @@ def _compare_others(others: Mapping[str, Stateful], trainer: Mapping[str, Any]) 
 def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) -> None:
     """Every tensor that is read in place must be in the checkpoint, with its shape; the rest the model looks at."""
     missing = [f"{which}/{name}" for name in model.live if name not in entries]
-    unknown = [f"{which}/{name}" for name in entries if name not in model.values]
     other = [name for name in model.live if name in entries and tuple(model.live[name].shape) != entries[name].shape]
     if missing:
         raise misfit(f"it has no {few(missing)}")
-    if unknown and len(model.live) == len(model.values):
-        raise misfit(f"there is no {few(unknown)} here")
     if other:
         name = min(other)
         raise misfit(f"{which}/{name} has shape {[*entries[name].shape]} there and {[*model.live[name].shape]} here")

@@ -90,7 +90,7 @@ class CheckpointStore:
         return None
 
     def begin(self, step: int) -> Path:
-        """An empty directory for the files of a checkpoint; nobody takes it for one.
+        """An empty directory for the files of a checkpoint; its name shows that it is not one yet.
 
         Raises:
             SaveError: It could not be made.
@@ -102,7 +102,7 @@ class CheckpointStore:
         return temporary
 
     def publish(self, temporary: Path, manifest: Manifest) -> Checkpoint:
-        """Make the directory a checkpoint, all or nothing, and drop what it makes superfluous.
+        """Make the directory a checkpoint in one step, and delete older ones that the retention does not keep.
 
         A checkpoint of the same step that is there already stays if this life has committed it; otherwise it is one
         that could not be loaded, and makes way.
@@ -154,7 +154,7 @@ class CheckpointStore:
             self._remove(checkpoints[step].directory)
 
     def _remove(self, directory: Path) -> None:
-        """Invisible first, by one rename, then gone; somebody else may be faster."""
+        """Rename it, so that no reader sees half of it, then delete it; another process may have done so already."""
         trash = directory.with_name(f"removed-{directory.name.split('.')[0]}.tmp-{secrets.token_hex(4)}")
         try:
             directory.rename(trash)

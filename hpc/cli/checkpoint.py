@@ -115,7 +115,8 @@ def _points(run: Path) -> Iterator[Path]:
         yield run
     else:
         yield from sorted(
-            (path.parent for path in run.glob("*/checkpoints")), key=lambda path: (len(path.name), path.name)
+            (path.parent for path in run.glob(f"*/{RunDirectory(run).checkpoints.name}")),
+            key=lambda path: (len(path.name), path.name),
         )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+import warnings
 from pathlib import Path
+from typing import Any, NoReturn
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hpc.config import sentence
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
 from hpc.say import fail
+
+READERS = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
+"""Packages whose errors say that a command line or a config cannot be read."""
 
 
 def main(arguments: list[str] | None = None, config_directory: str | Path = CONF_DIR) -> None:
@@ -30,10 +34,8 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
         for config in _composed(sys.argv[1:] if arguments is None else arguments, Path(config_directory).absolute()):
             _train(config)
     except HpcError as error:
-        _exit(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        told = sentence(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
-        _exit(ConfigurationError(told), error)
+        fail(error)
+        raise SystemExit(error.exit_code) from error
 
 
 def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
@@ -42,24 +44,98 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
     Training starts after Hydra is done, so that Hydra neither reports its errors nor stands in its tracebacks.
     """
     import hydra  # deferred: `hpc world` need not wait for it
+    from hydra.core.hydra_config import HydraConfig  # deferred, as above
+
+    configs: list[DictConfig] = []
+
+    def keep(config: DictConfig) -> None:
+        with open_dict(config):
+            config.hydra = HydraConfig.get()
+        if OmegaConf.is_missing(config.hydra.job, "num"):  # a run by itself is the first of one, as in a job
+            with read_write(config.hydra):
+                config.hydra.job.id, config.hydra.job.num = "0", 0
+        configs.append(config)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
-    sys.argv[1:] = arguments
-    configs: list[DictConfig] = []
-    hydra.main(version_base="1.3", config_path=str(config_directory), config_name="config")(configs.append)()
+    sys.argv[1:] = _checked(arguments, config_directory)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="provider=.* is not available")  # a search path leads nowhere
+            hydra.main(config_path=str(config_directory), config_name="config", **_version_base())(keep)()
+    except HpcError:
+        raise
+    except Exception as error:
+        if not _is_about_configs(error):
+            raise
+        raise ConfigurationError(sentence(error)) from error
+    return _for_this_process(configs)
+
+
+def _version_base() -> dict[str, Any]:
+    """Hydra 1.3 takes the defaults of 1.1 unless it is told; 1.4 has one set of defaults, and warns of the word."""
+    import hydra.errors  # deferred, as above
+
+    return {} if hasattr(hydra.errors, "Hydra15MigrationWarning") else {"version_base": "1.3"}
+
+
+def _checked(arguments: list[str], config_directory: Path) -> list[str]:
+    """The same arguments, options before overrides, with the directory of --config-path absolute.
+
+    Raises:
+        ConfigurationError: There is no such option, or no config where the options point: Hydra would then look for
+            it in the rest of its search path, and find the one of hpc's own example.
+    """
+    from hydra._internal.utils import get_args_parser  # deferred, as above
+
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    given = parser.parse_intermixed_args(arguments)
+    options = list(arguments)
+    for override in given.overrides:
+        options.remove(override)
+        if override.lstrip("+~").startswith("="):
+            raise ConfigurationError(f"{override!r} cannot be read as an override: a name must stand before the =.")
+    path = str(given.config_path or config_directory)
+    if path.startswith("pkg://"):
+        return [*options, *given.overrides]
+    directory, name = Path(path).expanduser().absolute(), (given.config_name or "config").removesuffix(".yaml")
+    if not (directory / f"{name}.yaml").is_file():
+        raise ConfigurationError(f"--config-path must be a directory with {name}.yaml in it, but {directory} has none.")
+    return [*options, f"--config-path={directory}", *given.overrides]
+
+
+def _refuse(message: str) -> NoReturn:
+    text = " ".join(message.split()).rstrip(".")
+    raise ConfigurationError(f"The command line must be options and overrides like seed=1: {text}.")
+
+
+def _is_about_configs(error: BaseException) -> bool:
+    """Whether the innermost of Hydra and us that had a hand in it is Hydra, or what it reads with."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    known = [name for name in modules if name.partition(".")[0] in (*READERS, "hpc", "hydra_plugins")]
+    return bool(known) and known[-1].partition(".")[0] in READERS
+
+
+def _for_this_process(configs: list[DictConfig]) -> list[DictConfig]:
+    """Hydra's own launcher calls back for every point of a sweep, one after the other in this process."""
+    if any(config.hydra.mode.name == "MULTIRUN" for config in configs):
+        raise ConfigurationError(
+            "hydra/launcher must be hpc for a sweep, but is another one: "
+            "write `override hydra/launcher: hpc` into the defaults list of your config."
+        )
     return configs
 
 
 def _train(config: DictConfig) -> None:
-    from hpc.submit.freeze import freeze_point  # deferred, with the worker: a sweep does not come this way
+    from hydra.core.hydra_config import HydraConfig  # deferred, as above
+
+    from hpc.submit.freeze import freeze_point, run_directory  # deferred, with the task: a sweep does not come this way
     from hpc.task.entry import run_here
 
-    directory = Path(OmegaConf.select(config, "run_dir") or ".").absolute()
-    run_here(freeze_point(directory, ".", config).config)
-
-
-def _exit(error: HpcError, cause: Exception | None = None) -> None:
-    """Say what is wrong and end; HPC_TRACEBACK=1 shows the cause as well, which is Hydra's or OmegaConf's own error."""
-    error.__cause__ = error.__cause__ or cause
-    fail(error)
-    raise SystemExit(error.exit_code)
+    HydraConfig.instance().set_config(config)
+    point = freeze_point(run_directory(config), ".", config)
+    if point.settings.launch.dry_run:
+        raise ConfigurationError(
+            "launch.dry_run must be false without -m, but is true: add -m to print what would be sent."
+        )
+    run_here(point)

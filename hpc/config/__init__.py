@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpc.config.checks import CHOICES, plain, register_schema, sentence, settings_of
+from hpc.config.changes import forbidden_changes, leaves
+from hpc.config.checks import plain, register_schema, settings_of
 from hpc.config.schema import (
     CheckpointOptions,
     Cluster,
@@ -14,9 +15,9 @@ from hpc.config.schema import (
     Settings,
     StrategyOptions,
 )
+from hpc.config.sentences import sentence
 
 __all__ = [
-    "CHOICES",
     "CheckpointOptions",
     "Cluster",
     "Experiment",
@@ -26,6 +27,8 @@ __all__ = [
     "RuntimeOptions",
     "Settings",
     "StrategyOptions",
+    "forbidden_changes",
+    "leaves",
     "plain",
     "register_schema",
     "sentence",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
+from hpc.config.limits import broken, typed
 from hpc.config.schema import (
     CheckpointOptions,
     Cluster,
@@ -17,49 +21,15 @@ from hpc.config.schema import (
     Settings,
     StrategyOptions,
 )
+from hpc.config.sentences import sentence
 from hpc.errors import ConfigurationError
 
-CHOICES: dict[str, tuple[str | int | bool | None, ...]] = {
-    "cluster.scheduler": ("auto", "local", "slurm"),
-    "strategy.name": ("ddp", "fsdp", "deepspeed", "single"),
-    "strategy.precision": ("fp32", "bf16", "fp16"),
-    "strategy.compile": (False, True, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "strategy.zero_stage": (None, 1, 2, 3),
-    "checkpoint.on_error": ("stop", "continue"),
-    "checkpoint.best_mode": ("min", "max"),
-    "runtime.device": ("auto", "cuda", "xla", "mps", "cpu"),
-}
-ONLY_OF = {
-    "find_unused_parameters": "ddp",
-    "shard_size": "fsdp",
-    "reshard_after_forward": "fsdp",
-    "cpu_offload": "fsdp",
-    "zero_stage": "deepspeed",
-    "deepspeed_config": "deepspeed",
-}
-"""Strategy options that the others would ignore."""
-AT_LEAST_ONE = (
-    "hardware.nodes",
-    "hardware.tasks_per_node",
-    "hardware.time_limit_minutes",
-    "cluster.grace_seconds",
-    "cluster.max_parallel_points",
-    "strategy.accumulation_steps",
-    "strategy.min_block_parameters",
-    "strategy.shard_size",
-    "runtime.log_every_steps",
-    "runtime.profile.start_step",
-    "runtime.profile.steps",
-    "runtime.rendezvous_timeout_seconds",
-    "runtime.collective_timeout_seconds",
-    "runtime.max_lives_without_progress",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "checkpoint.keep_every_steps",
-)
+DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
-def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
+def settings_of(config: DictConfig | dict[Any, Any]) -> Settings:
     """Read the parts hpc owns out of a composed config, filling in defaults.
 
     Args:
@@ -68,18 +38,15 @@ def settings_of(config: DictConfig | dict[str, Any]) -> Settings:
     Raises:
         ConfigurationError: A value has the wrong type, is out of its range, or contradicts another.
     """
-    schema = OmegaConf.structured(Settings)
-    given = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     try:
-        owned = OmegaConf.masked_copy(given, [str(key) for key in schema if key in given])
-        merged = OmegaConf.merge(schema, owned)
-        _check_values(merged)
-        settings = _to_object(merged)
+        given = config if isinstance(config, DictConfig) else OmegaConf.create(config)
+        owned = OmegaConf.masked_copy(given, [str(key) for key in _schema() if key in given])
+        settings = _to_object(OmegaConf.merge(_schema(), owned))
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
-    _check_hardware(settings.hardware)
-    _check_strategy(settings.strategy)
-    _check_checkpoint(settings.checkpoint)
+    wrong = broken(settings) or _wrong_together(settings)
+    if wrong:
+        raise ConfigurationError(wrong)
     return settings
 
 
@@ -87,22 +54,6 @@ def plain(config: Any) -> dict[str, Any]:
     """A config as mappings, sequences and numbers, with interpolations resolved."""
     container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
-
-
-def sentence(error: Exception) -> str:
-    """One sentence of what OmegaConf or Hydra says in several lines: the setting, what it is, what it may be."""
-    missing, options = (getattr(error, name, None) for name in ("missing_cfg_file", "options"))
-    if missing and options:  # Hydra's, which is not imported for the sake of a message
-        group, _, name = missing.rpartition("/")
-        return f"{group} must be one of {', '.join(options)}, but is {name}."
-    section = getattr(error, "parent_node", None)
-    if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and section:
-        where = str(error.full_key).rpartition(".")[0] or "the config"
-        return f"{error.full_key} is no setting: {where} has {', '.join(map(str, section))}."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = getattr(error, "full_key", None)
-    text = lines[0].rstrip(".") if lines else type(error).__name__
-    return f"{text} (at {key})." if key and str(key) not in text else f"{text}."
 
 
 def register_schema() -> None:
@@ -118,7 +69,16 @@ def register_schema() -> None:
         "launch": Launch,
         "experiment": Experiment,
     }
-    ConfigStore.instance().store(name="hpc_schema", node=sections, provider="hpc")
+    owned = OmegaConf.masked_copy(_schema(), ["run_dir", "seed"])
+    owned.run_dir = DATED
+    ConfigStore.instance().store(name="hpc_schema", node=OmegaConf.merge(sections, owned), provider="hpc")
+
+
+@cache
+def _schema() -> DictConfig:
+    """Built once: it is most of the time that reading a config takes."""
+    schema: DictConfig = OmegaConf.structured(Settings)
+    return schema
 
 
 def _to_object(merged: Any) -> Settings:
@@ -130,50 +90,79 @@ def _to_object(merged: Any) -> Settings:
     return settings
 
 
-def _check_values(merged: Any) -> None:
-    for key, allowed in CHOICES.items():
-        value = OmegaConf.select(merged, key)
-        if value not in allowed:
-            raise ConfigurationError(f"{key} must be one of {', '.join(map(_typed, allowed))}, but is {value}.")
-    for key in AT_LEAST_ONE:
-        value = OmegaConf.select(merged, key)
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{key} must be at least 1, but is {value}.")
+def _wrong_together(settings: Settings) -> str:
+    """The sentence about options that cannot be beside each other, or ""."""
+    return (
+        _wrong_hardware(settings.hardware)
+        or _wrong_cluster(settings.cluster, settings.hardware)
+        or _wrong_strategy(settings.strategy)
+        or _wrong_checkpoint(settings.checkpoint)
+        or _wrong_experiment(settings.experiment)
+    )
 
 
-def _check_hardware(hardware: Hardware) -> None:
-    if hardware.gpus_per_node < 0:
-        raise ConfigurationError(f"hardware.gpus_per_node must be at least 0, but is {hardware.gpus_per_node}.")
+def _wrong_hardware(hardware: Hardware) -> str:
     if 0 < hardware.gpus_per_node < (hardware.tasks_per_node or 1):
-        raise ConfigurationError(
+        return (
             f"hardware.tasks_per_node must be at most hardware.gpus_per_node ({hardware.gpus_per_node}), "
             f"so that no two ranks share a GPU, but is {hardware.tasks_per_node}."
         )
+    return ""
 
 
-def _check_checkpoint(checkpoint: CheckpointOptions) -> None:
+def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
+    seconds = hardware.time_limit_minutes * 60
+    if cluster.grace_seconds >= seconds:
+        return (
+            f"cluster.grace_seconds must be below the time limit (hardware.time_limit_minutes={seconds // 60} is "
+            f"{seconds} s), but is {cluster.grace_seconds}: the run would stop before its first step."
+        )
+    for name in cluster.environment:
+        if not VARIABLE.fullmatch(name):
+            return f"cluster.environment must have names of letters, digits and _, but has {name!r}."
+        if not isinstance(cluster.environment[name], str):
+            return f"cluster.environment.{name} must be a text, but is {typed(cluster.environment[name])}."
+    if any("\0" in text for text in (*cluster.environment.values(), *cluster.srun, *cluster.setup)):
+        return "cluster.environment, cluster.srun and cluster.setup must be text without null characters."
+    return _wrong_gres(cluster.gres)
+
+
+def _wrong_gres(gres: str | None) -> str:
+    try:
+        spelled = (gres or "gpu").format(gpu_type="type", gpus_per_node=1)
+    except (LookupError, ValueError, AttributeError, TypeError):
+        spelled = ""
+    if not spelled:
+        return f"cluster.gres may have {{gpu_type}} and {{gpus_per_node}} in braces and nothing else, but is {gres}."
+    return ""
+
+
+def _wrong_checkpoint(checkpoint: CheckpointOptions) -> str:
     if checkpoint.every_steps is not None and checkpoint.every_minutes is not None:
-        raise ConfigurationError(
+        return (
             "checkpoint.every_steps and checkpoint.every_minutes must not both be given, but are "
             f"{checkpoint.every_steps} and {checkpoint.every_minutes:g}: leave one null."
         )
-    for key in ("every_minutes", "mean_hours_between_failures"):
-        value = getattr(checkpoint, key)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"checkpoint.{key} must be above 0, but is {value:g}.")
+    return ""
 
 
-def _typed(value: object) -> str:
-    """As a person types it in an override or a YAML file."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_strategy(strategy: StrategyOptions) -> None:
+def _wrong_strategy(strategy: StrategyOptions) -> str:
     default = StrategyOptions()
-    for option, owner in ONLY_OF.items():
-        value = getattr(strategy, option)
-        if value != getattr(default, option) and strategy.name != owner:
-            raise ConfigurationError(
-                f"strategy.{option} must be {_typed(getattr(default, option))} unless strategy={owner}, "
-                f"but is {_typed(value)} with strategy={strategy.name}."
+    for option in fields(strategy):
+        owner, usual = option.metadata.get("strategy"), getattr(default, option.name)
+        value = getattr(strategy, option.name)
+        if owner and value != usual and strategy.name != owner:
+            return (
+                f"strategy.{option.name} must be {typed(usual)} unless strategy={owner}, "
+                f"but is {typed(value)} with strategy={strategy.name}."
             )
+    return ""
+
+
+def _wrong_experiment(experiment: Experiment) -> str:
+    if experiment.target and not FUNCTION.fullmatch(experiment.target):
+        return (
+            "experiment.target must be a module and a function of it, such as my_project.train.train, "
+            f"but is {experiment.target}."
+        )
+    return ""

@@ -2,6 +2,7 @@
 
 Plain dataclasses, not frozen ones: OmegaConf makes a frozen dataclass read-only and then refuses every override.
 A file in conf/ is data laid over these defaults; a key that is not here is refused when the config is composed.
+What an option may be stands beside it, as its metadata.
 """
 
 from __future__ import annotations
@@ -11,23 +12,27 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from hpc.config.limits import above, at_least, one_of, only_of, without
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 
 @dataclass
 class Hardware:
     """How much: what one job asks of the scheduler. All counts are per job or per node, never per sweep."""
 
     name: str = "custom"
-    nodes: int = 1
-    tasks_per_node: int | None = None
+    nodes: int = field(default=1, metadata=at_least(1))
+    tasks_per_node: int | None = field(default=None, metadata=at_least(1))
     """Ranks on each node, one per GPU where there are GPUs; None takes whatever world the launcher brings."""
-    gpus_per_node: int = 0
+    gpus_per_node: int = field(default=0, metadata=at_least(0))
     gpu_type: str | None = None
-    """As the site's `--gres` spells it: a100, h100."""
-    cpus_per_task: int | None = None
+    """As the site's `--gres` spells it: a100, h100; a slice of one is a type, too: 1g.5gb."""
+    cpus_per_task: int | None = field(default=None, metadata=at_least(1))
     """None leaves the scheduler's default."""
-    memory_gb: int | None = None
+    memory_gb: int | None = field(default=None, metadata=at_least(0))
     """Per node; 0 asks for all of it, None leaves the scheduler's default."""
-    time_limit_minutes: int = 60
+    time_limit_minutes: int = field(default=60, metadata=at_least(1))
     source: str = ""
     """Where the numbers come from."""
 
@@ -41,25 +46,27 @@ class Hardware:
 class Cluster:
     """Where: the scheduler and what this site wants to be told."""
 
-    scheduler: str = "auto"
+    scheduler: str = field(default="auto", metadata=one_of("auto", "local", "slurm"))
     """slurm, local, or auto: slurm where sbatch is on PATH, else local."""
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres: str = "gpu:{gpu_type}:{gpus_per_node}"
-    """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name."""
+    partition: str | None = field(default=None, metadata=without("\\"))
+    """One, or several with commas between them: the job runs where it can start first."""
+    account: str | None = field(default=None, metadata=without("\\"))
+    qos: str | None = field(default=None, metadata=without("\\"))
+    constraint: str | None = field(default=None, metadata=without("\\"))
+    gres: str | None = "gpu:{gpu_type}:{gpus_per_node}"
+    """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
+    like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Further sbatch options without their dashes: {reservation: friday, exclusive: true}."""
+    """More sbatch options, without dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
     srun: list[str] = field(default_factory=list)
     """Further srun arguments: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int = 120
+    grace_seconds: int = field(default=120, metadata=at_least(1))
     """How long before the time limit the run stops and saves; must exceed one step plus one save."""
-    max_parallel_points: int = 256
+    max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
 
 
@@ -67,33 +74,33 @@ class Cluster:
 class StrategyOptions:
     """How: the way ranks share the work of one step."""
 
-    name: str = "ddp"
+    name: str = field(default="ddp", metadata=one_of("ddp", "fsdp", "deepspeed", "single"))
     """ddp, fsdp, deepspeed, or single where more than one rank would be a mistake."""
-    precision: str = "fp32"
+    precision: str = field(default="fp32", metadata=one_of("fp32", "bf16", "fp16"))
     """fp32, bf16 or fp16."""
-    accumulation_steps: int = 1
+    accumulation_steps: int = field(default=1, metadata=at_least(1))
     """Micro-batches per optimizer step on every rank."""
     blocks: list[str] = field(default_factory=list)
     """Class names of layers that are sharded, recomputed or compiled one by one; empty takes those in ModuleLists."""
-    min_block_parameters: int | None = None
-    """Blocks are the innermost modules of at least so many parameters, instead of classes."""
-    find_unused_parameters: bool = False
-    """ddp: look for parameters that a step does not use, as with branches in turn; costs a walk over the graph."""
-    shard_size: int | None = None
+    min_block_parameters: int | None = field(default=None, metadata=at_least(1))
+    """Blocks are the innermost modules with at least this many parameters; instead of class names."""
+    find_unused_parameters: bool = field(default=False, metadata=only_of("ddp"))
+    """ddp: look for parameters that a step does not use, as with branches taken in turn; walks over the graph."""
+    shard_size: int | None = field(default=None, metadata=at_least(1) | only_of("fsdp"))
     """fsdp: ranks that share one copy of the model; more ranks than these hold further copies. None: all ranks."""
-    reshard_after_forward: bool = True
+    reshard_after_forward: bool = field(default=True, metadata=only_of("fsdp"))
     """fsdp: free a block's gathered parameters until its backward pass; false is faster and takes more memory."""
-    cpu_offload: bool = False
+    cpu_offload: bool = field(default=False, metadata=only_of("fsdp"))
     """fsdp: parameters, gradients and optimizer state live in host memory."""
     activation_checkpointing: bool = False
     """Compute the blocks' activations again in the backward pass instead of keeping them."""
-    compile: bool | str = False
+    compile: bool | str = field(default=False, metadata=one_of(False, True, *COMPILE_MODES))
     """True, or a mode of torch.compile: default, reduce-overhead, max-autotune."""
-    compile_backend: str = "inductor"
+    compile_backend: str = field(default="inductor", metadata=without(""))
     """As torch.compile names them; eager and aot_eager need no C++ compiler."""
-    zero_stage: int | None = None
+    zero_stage: int | None = field(default=None, metadata=one_of(None, 1, 2, 3) | only_of("deepspeed"))
     """deepspeed: 1 shards optimizer state, 2 gradients too, 3 parameters too; None: as deepspeed_config says, or 2."""
-    deepspeed_config: str | None = None
+    deepspeed_config: str | None = field(default=None, metadata=only_of("deepspeed"))
     """deepspeed: a DeepSpeed JSON file; it must not contradict this section."""
 
 
@@ -101,9 +108,9 @@ class StrategyOptions:
 class Profile:
     """A few steps under torch.profiler: a trace per rank in the run directory's profile/."""
 
-    start_step: int | None = None
+    start_step: int | None = field(default=None, metadata=at_least(1))
     """The first of them, counted from 1; None profiles nothing."""
-    steps: int = 3
+    steps: int = field(default=3, metadata=at_least(1))
 
 
 @dataclass
@@ -112,11 +119,11 @@ class RuntimeOptions:
 
     launcher: str = "auto"
     """Whom to believe about rank and world size: auto, none, or a name from `hpc world`; wins over HPC_LAUNCHER."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=one_of("auto", "cuda", "xla", "mps", "cpu"))
     """auto takes the first that is here of cuda, xla, mps and cpu; or one of these by name."""
     deterministic: bool = False
     """Deterministic kernels, and gradient buckets that stay as they are: a resumed run is bitwise equal."""
-    log_every_steps: int = 10
+    log_every_steps: int = field(default=10, metadata=at_least(1))
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go besides metrics.jsonl: tensorboard, csv, wandb, mlflow, or module.Class of your own."""
     must_be_finite: list[str] = field(default_factory=lambda: ["loss", "grad_norm"])
@@ -126,32 +133,32 @@ class RuntimeOptions:
     """Interface, address or network (10.1.0.0/16) ranks find each other through; None leaves it to routing."""
     host_suffix: str = ""
     """Appended to node names: `i` on systems whose fabric has its own names."""
-    rendezvous_timeout_seconds: int = 300
-    collective_timeout_seconds: int = 1800
-    max_lives_without_progress: int = 5
-    """So many lives in a row without a new checkpoint end the job with code 76."""
+    rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
+    collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
+    max_lives_without_progress: int = field(default=5, metadata=at_least(1))
+    """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 
 
 @dataclass
 class CheckpointOptions:
     """When to save, and how many checkpoints stay."""
 
-    every_steps: int | None = None
-    every_minutes: float | None = None
+    every_steps: int | None = field(default=None, metadata=at_least(1))
+    every_minutes: float | None = field(default=None, metadata=above(0))
     """Where neither is given, the interval follows from what a save costs and how often runs fail (Daly 2006)."""
-    mean_hours_between_failures: float | None = None
+    mean_hours_between_failures: float | None = field(default=None, metadata=above(0))
     """Of this job on this cluster; None estimates it from the run's own journal."""
     asynchronous: bool = True
     """Copy at the step boundary and write behind training; takes the state's size in host memory once more."""
-    on_error: str = "stop"
+    on_error: str = field(default="stop", metadata=one_of("stop", "continue"))
     """When a periodic save fails: stop with code 74, or continue without it. The last save of a life must succeed."""
-    keep: int = 2
-    """The newest so many stay; the last one that was read back whole is never deleted."""
-    keep_every_steps: int | None = None
+    keep: int = field(default=2, metadata=at_least(1))
+    """This many checkpoints stay, the newest ones; the last one that was read back whole is never deleted."""
+    keep_every_steps: int | None = field(default=None, metadata=at_least(1))
     """Checkpoints of steps that this divides stay for ever."""
     best_metric: str | None = None
     """The checkpoint with the best value of this logged metric stays."""
-    best_mode: str = "min"
+    best_mode: str = field(default="min", metadata=one_of("min", "max"))
     """min or max."""
 
 
@@ -167,7 +174,8 @@ class Launch:
 class Experiment:
     """What: the training function."""
 
-    name: str = "experiment"
+    name: str = field(default="experiment", metadata=without(r"/\%"))
+    """What squeue shows; part of the default run_dir."""
     target: str = MISSING
     """module.function; called with the whole config."""
 
@@ -184,4 +192,5 @@ class Settings:
     launch: Launch = field(default_factory=Launch)
     experiment: Experiment = field(default_factory=Experiment)
     run_dir: str = "runs/run"
-    seed: int = 0
+    """Where everything about the run lies; below the directory the command is typed in, `~` is the home directory."""
+    seed: int = field(default=0, metadata=at_least(0))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, replace
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -30,12 +31,14 @@ class ProcessGroup:
         device: Where its tensors live.
         store: What the ranks found each other through.
         side: A gloo group of all ranks for words, never for tensors of the model; None in a world of one.
+        environ: The process's environment variables.
     """
 
     world: World
     device: torch.device
     store: distributed.Store
     side: distributed.ProcessGroup | None
+    environ: MutableMapping[str, str] = field(default_factory=dict, repr=False)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank. Collective."""
@@ -73,7 +76,7 @@ class ProcessGroup:
 
 @cache
 def _another(side: distributed.ProcessGroup) -> Any:
-    """A rank that dies closes its connections, so that waiting long for a slow disk is no waiting for the dead."""
+    """One-day time-out for slow disks. A dead rank is noticed at once all the same, because its connection closes."""
     del side  # one for each
     return distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
@@ -82,6 +85,18 @@ def _another(side: distributed.ProcessGroup) -> Any:
 def world_store(world: World, timeout_seconds: int, interface: str | None, host_suffix: str) -> distributed.Store:
     """The store of a world, opened once however often it is asked for."""
     return open_store(world, timeout_seconds=timeout_seconds, interface=interface, host_suffix=host_suffix)
+
+
+def told_by_rank_0(world: World, options: RuntimeOptions, key: str, text: str) -> str:
+    """Rank 0's text, on every rank, before there is a process group. Collective, once for each key.
+
+    Raises:
+        WorldError: The ranks did not find each other.
+    """
+    store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
+    if world.rank == 0:
+        store.set(key, text)
+    return str(store.get(key).decode())
 
 
 @cache
@@ -98,8 +113,16 @@ def _connected(world: World, backend: str, device: torch.device, store: distribu
     return distributed.new_group(backend="gloo", timeout=timeout)
 
 
-def open_process_group(world: World, options: RuntimeOptions, gpus_per_node: int = 0) -> ProcessGroup:
+def open_process_group(
+    world: World, options: RuntimeOptions, environ: MutableMapping[str, str], gpus_per_node: int = 0
+) -> ProcessGroup:
     """Connect this rank to the others, choose its device and its number of threads.
+
+    Args:
+        world: This rank.
+        options: Device, time-outs and network.
+        environ: The process's environment variables; gloo is told its interface there.
+        gpus_per_node: What was asked for.
 
     Raises:
         WorldError: The ranks did not find each other, do not fit the devices, or share one.
@@ -108,24 +131,28 @@ def open_process_group(world: World, options: RuntimeOptions, gpus_per_node: int
     device = choose_device(options.device, world, gpus_per_node)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    group = _open(world, options, device)
+    group = _open(world, options, device, environ)
     take_place(group, Place(socket.gethostname(), _cpus(), _uuid(device)))
     return group
 
 
-def _open(world: World, options: RuntimeOptions, device: torch.device) -> ProcessGroup:
+def _open(
+    world: World, options: RuntimeOptions, device: torch.device, environ: MutableMapping[str, str]
+) -> ProcessGroup:
     with phase(f"Connecting to {world.world_size - 1} other rank(s)"):
-        return _connect(world, options, device)
+        return _connect(world, options, device, environ)
 
 
-def _connect(world: World, options: RuntimeOptions, device: torch.device) -> ProcessGroup:
+def _connect(
+    world: World, options: RuntimeOptions, device: torch.device, environ: MutableMapping[str, str]
+) -> ProcessGroup:
     store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.world_size == 1:
-        return ProcessGroup(world, device, store, side=None)
-    choose_interface(os.environ, world, store, options.interface, options.host_suffix)
+        return ProcessGroup(world, device, store, None, environ)
+    choose_interface(environ, world, store, options.interface, options.host_suffix)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     side = _connected(world, backend, device, store, options.collective_timeout_seconds)
-    return ProcessGroup(world, device, store, side)
+    return ProcessGroup(world, device, store, side, environ)
 
 
 def take_place(group: ProcessGroup, place: Place) -> None:
@@ -136,16 +163,16 @@ def take_place(group: ProcessGroup, place: Place) -> None:
     """
     places = group.all_gather(place)
     check_devices(places)
-    threads = thread_count(place, places, group.world, os.environ)
+    threads = thread_count(place, places, group.world, group.environ)
     if threads is not None:
         torch.set_num_threads(threads)
-    advice = cpu_advice(place, group.world, os.environ)
+    advice = cpu_advice(place, group.world, group.environ)
     if advice and group.world.rank == 0:
         warn(advice)
 
 
 def _cpus() -> tuple[int, ...]:
-    """The CPUs this process may use; macOS binds nobody to any."""
+    """The CPUs that this process may use. macOS cannot bind a process to CPUs, so there it is all of them."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

@@ -57,7 +57,7 @@ class OnePass:
         return -(-max(0, self.stop - self.start) // self.share.samples)
 
     def rows(self, skip: int = 0) -> Iterator[Rows]:
-        """The rows of each batch, but for so many that are skipped."""
+        """The rows of each batch, after those that are skipped."""
         ranks = range(self.share.world_size)
         for start in range(self.start + skip * self.share.samples, self.stop, self.share.samples):
             left = min(self.share.samples, self.stop - start)

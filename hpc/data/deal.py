@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -24,16 +23,15 @@ class Deal:
         seed: Of the order, and of draws in workers.
         batch_size: Samples per rank and micro-batch.
         drop_last: Whether a pass leaves out what does not fill a micro-batch on every rank.
-        collate: Makes a batch of what the data set gave for one list of indices.
-        listed: Whether an entry of the order is itself a list of indices.
+        unit: What is dealt out: samples; batches, each a list of indices in the order; or items, each of which is a
+            batch that the data set gives.
     """
 
     order: SampleOrder
     seed: int
     batch_size: int
     drop_last: bool
-    collate: Callable[[list[Any]], Any]
-    listed: bool
+    unit: Literal["samples", "batches", "items"] = "samples"
 
 
 def deal_of(loader: DataLoader[Any], seed: int, group: ProcessGroup) -> Deal:
@@ -93,15 +91,12 @@ def _deal_of(loader: DataLoader[Any], seed: int, group: ProcessGroup) -> Deal:
     _check_order(loader)
     seed = seed if loader.generator is None else loader.generator.initial_seed()
     batches = loader.batch_sampler
-    collate = loader.collate_fn
     if type(batches) is BatchSampler:  # the loader's own, or the user's of the same kind
-        deal = Deal(
-            order_of(batches.sampler, seed, group), seed, batches.batch_size, batches.drop_last, collate, listed=False
-        )
+        deal = Deal(order_of(batches.sampler, seed, group), seed, batches.batch_size, batches.drop_last)
     elif batches is not None:
-        deal = Deal(order_of(batches, seed, group), seed, 1, False, collate, listed=True)
+        deal = Deal(order_of(batches, seed, group), seed, 1, False, "batches")
     else:
-        deal = Deal(order_of(loader.sampler, seed, group), seed, 1, False, _Alone(collate), listed=False)
+        deal = Deal(order_of(loader.sampler, seed, group), seed, 1, False, "items")
     if not deal.order.length:
         raise ConfigurationError(
             "The loader must be a DataLoader(dataset, batch_size=..., shuffle=...) over a data set with samples, "
@@ -144,14 +139,3 @@ def _facts(deal: Deal) -> dict[str, Any]:
         "seed": deal.seed,
         "order": digest_of(order),
     }
-
-
-@dataclass(frozen=True)
-class _Alone:
-    """Makes a batch of one entry of the data set that is a batch already. Picklable, for spawned workers."""
-
-    collate: Callable[[Any], Any]
-
-    def __call__(self, entries: list[Any]) -> Any:
-        (entry,) = entries
-        return self.collate(entry)

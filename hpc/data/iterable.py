@@ -59,7 +59,7 @@ class PreparedIterable(Prepared):
 
     @property
     def samples_per_epoch(self) -> int:
-        """Raises ConfigurationError: nobody knows how many samples an iterable-style data set gives."""
+        """Raises ConfigurationError, because an iterable-style data set does not tell how many samples it gives."""
         raise ConfigurationError(
             "epochs takes a loader over a map-style data set, because an iterable-style one does not say how many "
             f"samples an epoch has, but got one over a {type(self.loader.dataset).__name__}: train by "
@@ -87,13 +87,26 @@ class PreparedIterable(Prepared):
             ConfigurationError: The position cannot be saved, or is that of another number of ranks.
         """
         del start
-        stateful = self._stateful()
+        self.check(positions)
         if positions:
-            self._check_ranks(len(positions))
             mine = positions[self.share.rank]
             self._epoch = mine["epoch"]
-            stateful.load_state_dict(mine["state"])
+            self._stateful().load_state_dict(mine["state"])
         return self._endless()
+
+    def check(self, positions: Sequence[Any] = ()) -> None:
+        """See whether training can go on from what `position` gave on every rank, if anything.
+
+        Raises:
+            ConfigurationError: The position cannot be saved, or is that of another number of ranks.
+        """
+        self._stateful()
+        if positions and len(positions) != self.share.world_size:
+            raise ConfigurationError(
+                f"A run over an iterable-style data set must be resumed on as many ranks as saved it "
+                f"({len(positions)}), because each knows its own position only, but this world has "
+                f"{self.share.world_size}: ask for {len(positions)} ranks, or use a map-style data set."
+            )
 
     def position(self) -> dict[str, Any]:
         """How far this rank has read, to be saved."""
@@ -129,14 +142,6 @@ class PreparedIterable(Prepared):
             "torchdata's StatefulDataLoader (pip install 'hpc[torchdata]'), or num_workers=0 and a data set with "
             "state_dict and load_state_dict."
         )
-
-    def _check_ranks(self, saved: int) -> None:
-        if saved != self.share.world_size:
-            raise ConfigurationError(
-                f"A run over an iterable-style data set must be resumed on as many ranks as saved it ({saved}), "
-                f"because each knows its own position only, but this world has {self.share.world_size}: "
-                f"ask for {saved} ranks, or use a map-style data set."
-            )
 
 
 def _reader(loader: DataLoader[Any]) -> DataLoader[Any]:

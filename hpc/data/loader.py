@@ -19,7 +19,7 @@ from hpc.data.order import SampleOrder
 from hpc.data.prepared import Prepared
 from hpc.data.rows import CurrentRows
 from hpc.data.share import Share
-from hpc.data.workers import Turns, numbered, reader
+from hpc.data.workers import Alone, Turns, numbered, reader
 from hpc.errors import ConfigurationError
 
 
@@ -57,7 +57,7 @@ class PreparedLoader(Prepared):
         """Samples that all ranks together have in an epoch.
 
         Raises:
-            ConfigurationError: With drop_last, there are none.
+            ConfigurationError: With drop_last, no whole batch is left.
         """
         return self._pass(0, 0).stop
 
@@ -91,8 +91,8 @@ class PreparedLoader(Prepared):
         self.check(positions)
         return self._read(EndlessBatches(self.order, self.share, start), start)
 
-    def check(self, positions: Sequence[Any]) -> None:
-        """Compare with what `position` gave on every rank when the checkpoint was made.
+    def check(self, positions: Sequence[Any] = ()) -> None:
+        """Compare the data set with what `position` gave on every rank when the checkpoint was made.
 
         Raises:
             ConfigurationError: The data set is not the one of then.
@@ -117,7 +117,7 @@ class PreparedLoader(Prepared):
     def _read(self, batches: Iterable[list[Any]], start: int) -> Iterator[Any]:
         """Batches on this rank's device; workers that are to live on are kept for whoever reads next."""
         inner, turns = self._idle.pop() if self._idle else self._reader()
-        if self.deal.listed:
+        if self.deal.unit == "batches":
             batches = (entry for (entry,) in batches)
         if inner.num_workers:
             batches = numbered(batches, start + self.share.rank * self.share.batch_size, self.share.samples)
@@ -130,4 +130,5 @@ class PreparedLoader(Prepared):
 
     def _reader(self) -> tuple[DataLoader[Any], Turns]:
         turns = Turns()
-        return reader(self.loader, turns, self.deal.collate, self.deal.seed), turns
+        collate = Alone(self.loader.collate_fn) if self.deal.unit == "items" else self.loader.collate_fn
+        return reader(self.loader, turns, collate, self.deal.seed), turns

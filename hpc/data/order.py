@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Positions = NDArray[np.uint64]
 
 AT_ONCE = 8192
-"""Indices are computed for at least so many samples in one go: NumPy's overhead is per call."""
+"""Indices are computed for at least this many samples at once, because every call of NumPy costs time."""
 
 ROUNDS, ROUNDS_OF_FEW = 6, 18
 FEW_BITS = 12
@@ -60,7 +60,11 @@ class Order:
     length: int
     seed: int
     shuffle: bool
-    at_once: int = AT_ONCE
+
+    @property
+    def at_once(self) -> int:
+        """An epoch at most, since each is computed by itself."""
+        return min(AT_ONCE, self.length)
 
     def indices(self, positions: Positions) -> NDArray[np.int64]:
         """Which sample is seen at each position.

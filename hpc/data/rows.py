@@ -35,7 +35,7 @@ class Rows:
             rank: Whose value.
 
         Raises:
-            ConfigurationError: The value has not so many rows for each row of the batch.
+            ConfigurationError: The number of rows of the value does not fit the batch.
         """
         each, odd = divmod(shape[0], self.held) if shape else (0, 1)
         if odd or not each:

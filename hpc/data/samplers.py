@@ -72,12 +72,16 @@ class Chosen:
 
     order: Order
     samples: NDArray[np.int64]
-    at_once: int = AT_ONCE
 
     @property
     def length(self) -> int:
         """How many they are."""
         return self.order.length
+
+    @property
+    def at_once(self) -> int:
+        """As many as of their order."""
+        return self.order.at_once
 
     def indices(self, positions: Positions) -> NDArray[np.int64]:
         """Which sample is seen at each position."""
@@ -90,7 +94,11 @@ class Several:
 
     order: Order
     length: int
-    at_once: int = AT_ONCE
+
+    @property
+    def at_once(self) -> int:
+        """As many as of one order."""
+        return self.order.at_once
 
     def indices(self, positions: Positions) -> NDArray[np.int64]:
         """Which sample is seen at each position."""

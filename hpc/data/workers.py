@@ -106,6 +106,18 @@ class WorkerStart:
             self.user(worker)
 
 
+@dataclass(frozen=True)
+class Alone:
+    """Makes a batch of one entry of the data set that is a batch already. Picklable, for spawned workers."""
+
+    collate: Callable[[Any], Any]
+
+    def __call__(self, entries: list[Any]) -> Any:
+        """Make a batch of the only entry."""
+        (entry,) = entries
+        return self.collate(entry)
+
+
 @atexit.register
 def _end_workers() -> None:
     """End the workers of loaders that are still open: deaf to SIGTERM, they would be waited for at exit for ever."""

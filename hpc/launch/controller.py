@@ -18,7 +18,16 @@ KILL_WAIT_SECONDS = 4.0
 
 
 class KillOnBadExit(Controller):
-    """submitit's controller, with srun's manners."""
+    """submitit's controller, with srun's manners.
+
+    Args:
+        folder: Of submitit's files.
+        job_id: What the job is called there; submitit calls it by this process's id, which comes again.
+    """
+
+    def __init__(self, folder: Path, job_id: str) -> None:
+        super().__init__(folder)
+        self.pid = job_id
 
     def wait_for_code(self) -> int:
         """Wait until every rank is gone; returns the first code that was not 0, as 128+n for signal n."""
@@ -35,15 +44,15 @@ class KillOnBadExit(Controller):
         return first or self._first_bad_code()
 
     def _first_bad_code(self) -> int:
-        """Of those seen dead together, one that a signal ended comes first: the others died of its absence."""
+        """Among tasks found dead in one poll, report a signal before an exit code: the others failed after it."""
         codes = sorted(task.poll() or 0 for task in self.tasks)
         return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
-def main(folder: str) -> int:
+def main(folder: str, job_id: str) -> int:
     """Run the tasks that the environment describes; returns the job's exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the ranks
-    controller = KillOnBadExit(Path(folder))
+    controller = KillOnBadExit(Path(folder), job_id)
     controller.start_tasks()
     try:
         return controller.wait_for_code()
@@ -52,4 +61,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

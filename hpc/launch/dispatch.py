@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from hpc.config import settings_of
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
-from hpc.run.points import Sweep
+from hpc.run.points import Point, Sweep
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process
 from hpc.submit.plan import make_plans
-from hpc.submit.send import send, show
+from hpc.submit.send import plans_for_slurm, send, show
 
 
 def submit(sweep: Sweep) -> None:
-    """Send every point of the sweep to where its `cluster` says.
+    """Send every point of the sweep to where its own `cluster` says.
 
     Raises:
         ConfigurationError: Something cannot work as asked; nothing was submitted or written.
         SystemExit: Points ran on this machine and one of them failed; with its code.
     """
-    settings = settings_of(sweep.points[0].config)
     with scrubbed_process():
-        if settings.launch.dry_run:
-            _show(sweep, settings.cluster.scheduler)
-        elif choose_scheduler(settings.cluster.scheduler, settings.hardware.gpus_per_node) == "slurm":
-            send(sweep)
-        else:
-            sweep.write_or_continue()
-            local.run(make_plans(sweep, max_array_size=len(sweep.points)))
+        _submit(sweep)
+
+
+def _submit(sweep: Sweep) -> None:
+    shown = {point.settings.launch.dry_run for point in sweep.points}
+    if len(shown) > 1:
+        raise ConfigurationError("launch.dry_run must be the same for all points of a sweep, but is true and false.")
+    if True in shown:
+        _show(sweep)
+        return
+    schedulers = {_scheduler(point) for point in sweep.points}
+    if "slurm" in schedulers:
+        send(sweep, _scheduler)
+    else:
+        sweep.write_or_continue()
+    if "local" in schedulers:
+        plans = make_plans(sweep, len(sweep.points), _scheduler)
+        local.run([plan for plan in plans if plan.scheduler == "local"])
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:
@@ -46,7 +55,12 @@ def choose_scheduler(asked: str, gpus_per_node: int) -> str:
     return "local"
 
 
-def _show(sweep: Sweep, scheduler: str) -> None:
-    if scheduler == "local":
+def _scheduler(point: Point) -> str:
+    return choose_scheduler(point.settings.cluster.scheduler, point.settings.hardware.gpus_per_node)
+
+
+def _show(sweep: Sweep) -> None:
+    """Print what is sent; a point that stays on this machine has nothing to print."""
+    if any(point.settings.cluster.scheduler == "local" for point in sweep.points):
         raise ConfigurationError("cluster must be slurm to print a script, but is local, which needs none.")
-    show(sweep)
+    show(plans_for_slurm(sweep, lambda _: "slurm"))

@@ -13,8 +13,11 @@ from typing import Any, cast
 from submitit.core.utils import JobPaths
 from submitit.local.local import LocalExecutor, LocalJob
 
+from hpc.attempt.identity import new_stamp
 from hpc.errors import EXIT_CONTINUE
+from hpc.run.directory import RunDirectory
 from hpc.say import error, say, warn
+from hpc.submit.environment import for_child
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan
 
@@ -25,7 +28,7 @@ class _Executor(LocalExecutor):
     """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5)."""
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
-        tasks = self._num_tasks()
+        tasks, job_id = self._num_tasks(), new_stamp()  # process ids come again, in containers after every start
         environment = {
             "SUBMITIT_EXECUTOR": "local",
             "SUBMITIT_LOCAL_NTASKS": str(tasks),
@@ -36,13 +39,12 @@ class _Executor(LocalExecutor):
             "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
-            "SUBMITIT_LOG_LEVEL": os.environ.get("SUBMITIT_LOG_LEVEL", "WARNING"),
             "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
             **self.parameters["environment"],
         }
-        controller = [sys.executable, "-m", "hpc.launch.controller", str(self.folder)]
-        process = subprocess.Popen(controller, env={**os.environ, **environment})
-        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(tasks)))
+        controller = [sys.executable, "-m", "hpc.launch.controller", str(self.folder), job_id]
+        process = subprocess.Popen(controller, env={"SUBMITIT_LOG_LEVEL": "WARNING", **for_child(**environment)})
+        return LocalJob(folder=self.folder, job_id=job_id, process=process, tasks=list(range(tasks)))
 
 
 def run(plans: list[Plan]) -> None:
@@ -71,9 +73,8 @@ def _run_point(plan: Plan, point: str) -> int:
     log = JobPaths(plan.log_directory, job.job_id, 0).stdout
     code = _follow(cast("subprocess.Popen[bytes]", job._process), log)
     if code:
-        failure = plan.sweep_directory / point / "failures" / f"{job.job_id}-0.txt"
-        if failure.exists():
-            error(failure.read_text().removeprefix("hpc: "))
+        for record in RunDirectory(plan.sweep_directory / point).failures.glob(f"*{job.job_id}*"):
+            error(record.read_text().removeprefix("hpc: ").rstrip("\n"))
         error(f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}")
     return code
 

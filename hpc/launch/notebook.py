@@ -18,6 +18,7 @@ import cloudpickle
 import torch
 
 from hpc.errors import HpcError
+from hpc.submit.environment import for_child
 
 CALL, RESULT, FAILURE = "call.pickle", "result.pickle", "failure.txt"
 
@@ -54,8 +55,7 @@ def _run_ranks(directory: Path, ranks: int) -> int:
         [sys.executable, *launcher, "-m", "hpc.task.notebook", str(directory)],
         env={
             "OMP_NUM_THREADS": "1",
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
+            **for_child(PYTHONPATH=os.pathsep.join(entry or os.curdir for entry in sys.path)),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -67,6 +67,11 @@ class RunDirectory:
         return self.path / "mlruns"
 
     @property
+    def wandb(self) -> Path:
+        """W&B's folders, where runtime.trackers has wandb."""
+        return self.path / "wandb"
+
+    @property
     def trackers(self) -> Path:
         """Under which ids trackers know this run."""
         return self.path / "trackers.json"
@@ -83,3 +88,9 @@ class RunDirectory:
     def log(self, rank: int) -> Path:
         """What one rank logged."""
         return self.logs / f"rank_{rank}.log"
+
+
+TAKEN_NAMES = frozenset(
+    getattr(RunDirectory(Path()), name).name for name, kind in vars(RunDirectory).items() if isinstance(kind, property)
+)
+"""What a fold or a phase, which gets a directory of its own below the run's, cannot be called."""

@@ -68,7 +68,7 @@ class SaveFailed(Event):
 
 @dataclass(frozen=True)
 class IntervalChosen(Event):
-    """A checkpoint will be saved every so many seconds, because of `reason`, a clause."""
+    """A checkpoint will be saved every `seconds` seconds; `reason` is a clause that says why."""
 
     seconds: float
     reason: str

@@ -43,7 +43,7 @@ class Journal:
         line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Never through a link or into a pipe that somebody else has put there.
+            # Never through a link or into a pipe that another user has put there.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o644)
             try:
@@ -80,6 +80,16 @@ def read_journal(directory: Path) -> list[Event]:
             "or choose another run_dir."
         ) from error
     return sorted([*old, *events], key=lambda event: event.time)
+
+
+def read_journal_and_parts(directory: Path) -> list[Event]:
+    """The events of a run, and of its named folds and phases, which have directories of their own below its.
+
+    Raises:
+        LoadError: A journal is there and cannot be read.
+    """
+    parts = sorted(path.parent for path in directory.glob(f"*/{RunDirectory(directory).journal.name}"))
+    return sorted((event for each in (directory, *parts) for event in read_journal(each)), key=lambda event: event.time)
 
 
 def _is_directory(path: Path) -> bool:

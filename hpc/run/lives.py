@@ -52,6 +52,11 @@ class Life:
         return next((event for event in self.events if isinstance(event, Failed)), None)
 
     @property
+    def is_done(self) -> bool:
+        """Whether it came to the end of its program."""
+        return self.first_failure is None and any(isinstance(event, Closed | Finished) for event in self.events)
+
+    @property
     def left_well(self) -> bool:
         """Whether it ended by itself, with what it had saved; a life that is still under way has not."""
         return self.first_failure is None and any(isinstance(event, LEFT_WELL) for event in self.events)
@@ -77,10 +82,10 @@ def last_committed_step(past: Sequence[Life]) -> int | None:
 
 
 def lives_without_progress(past: Sequence[Life]) -> list[Life]:
-    """The newest lives that started and made no checkpoint complete, back to the one that did."""
+    """The newest lives that got nowhere, back to one that made a checkpoint complete or had nothing left to do."""
     found: list[Life] = []
     for life in reversed(past):
-        if life.committed_step is not None:
+        if life.committed_step is not None or life.is_done:
             break
         found += [life] if life.has_started else []
     return found[::-1]

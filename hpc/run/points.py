@@ -1,27 +1,29 @@
 """What one command owns: a directory, and the points frozen in it.
 
-Two files however many points there are: sites count inodes. `sweep.json` says what the sweep is, `points.jsonl`
-holds one resolved config per line. A YAML edited while a job waits changes nothing.
+Two files however many points there are: sites count inodes. `points.jsonl` holds one resolved config per line and
+is made first, by one command only; `sweep.json` says what the sweep is and is written last. A YAML edited while a job
+waits changes nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hpc.errors import ConfigurationError
-from hpc.files import replace_text
+from hpc.config import Settings, forbidden_changes, settings_of
+from hpc.errors import ConfigurationError, LoadError
+from hpc.files import flush_directory, replace_text
+from hpc.run import frozen
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
 FORMAT = 1
-MAY_CHANGE = ("hardware", "cluster", "launch", "strategy", "runtime", "checkpoint")
-"""A run may go on elsewhere, on more or fewer nodes, divided in another way; what else changes makes another run."""
-MUST_STAY = ("strategy.precision", "strategy.accumulation_steps", "runtime.deterministic")
-"""Of those sections, what the numbers depend on."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,44 @@ class Point:
         name: Its directory below the sweep's; "." where the point is the whole run.
         overrides: What was typed to get it.
         config: Everything, interpolations resolved.
+        hydra: What Hydra knew of it, for `HydraConfig.get()`; empty where Hydra was not asked.
     """
 
     name: str
     overrides: tuple[str, ...]
-    config: dict[str, Any]
+    config: dict[Any, Any]
+    hydra: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The parts that hpc reads, built and checked once.
+
+        Raises:
+            ConfigurationError: They are not valid.
+        """
+        return settings_of(self.config)
+
+    @classmethod
+    def of_line(cls, line: str) -> Point:
+        """What `line` was made of.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError, ImportError: It is no such line.
+        """
+        fields = frozen.loads(line)
+        point = cls(fields["name"], tuple(fields["overrides"]), fields["config"], fields.get("hydra", {}))
+        if not isinstance(point.name, str) or not isinstance(point.config, dict) or not isinstance(point.hydra, dict):
+            raise ValueError("it is not a point")
+        return point
+
+    def line(self) -> str:
+        """What points.jsonl holds of it.
+
+        Raises:
+            ConfigurationError: A value is of a kind that cannot be written down.
+        """
+        fields = {"name": self.name, "overrides": self.overrides, "config": self.config}
+        return frozen.dumps({**fields, "hydra": self.hydra} if self.hydra else fields) + "\n"
 
 
 @dataclass(frozen=True)
@@ -47,59 +82,83 @@ class Sweep:
     points: tuple[Point, ...]
 
     def point(self, name: str) -> Point:
-        """The point of that name."""
-        return next(point for point in self.points if point.name == name)
+        """The point of that name.
+
+        Raises:
+            LoadError: There is no such point.
+        """
+        for point in self.points:
+            if point.name == name:
+                return point
+        raise LoadError(f"{self.directory / POINTS_FILE} must hold point {name}, but has {len(self.points)} others.")
 
     def point_directory(self, name: str) -> Path:
         """Where the point's journal, metrics and checkpoints lie."""
         return self.directory / name
 
-    def write(self) -> None:
-        """Create the directory and freeze the points in it.
+    def write(self) -> list[Path]:
+        """Create the directory and freeze the points in it. Of several commands at once exactly one succeeds.
+
+        Returns:
+            What was made, in this order: directories from the top down, then the two files.
 
         Raises:
-            ConfigurationError: The directory holds a sweep already, or cannot be written.
+            ConfigurationError: The directory holds a sweep already, or cannot be written; nothing was.
         """
-        if is_sweep(self.directory):
-            raise ConfigurationError(
-                f"run_dir must be a new directory, but {self.directory} holds a sweep already: choose another run_dir."
-            )
-        self._write()
+        lines = self._lines()
+        with _explained(self.directory), _taken_back() as made:
+            _make_directory(self.directory, made)
+            self._claim(lines, made)
+            replace_text(self.directory / SWEEP_FILE, self._summary())
+            made.append(self.directory / SWEEP_FILE)
+        return made
 
     def write_or_continue(self) -> None:
         """Create the directory, or go on with one that holds these points.
 
         Raises:
             ConfigurationError: It holds other points, or cannot be written.
+            LoadError: The points that it holds cannot be read.
         """
-        changed = self._changed_keys() if is_sweep(self.directory) else []
+        if not is_sweep(self.directory):
+            self.write()
+            return
+        changed = self._changed_keys()
         if changed:
             raise ConfigurationError(
                 f"run_dir={self.directory} must be resumed with the config it was started with, "
                 f"but {', '.join(changed)} changed: change it back, or choose another run_dir."
             )
-        self._write()
+        lines = self._lines()
+        with _explained(self.directory):
+            replace_text(self.directory / POINTS_FILE, lines)
+
+    def _claim(self, lines: str, made: list[Path]) -> None:
+        path = self.directory / POINTS_FILE
+        try:
+            with path.open("x") as file:
+                made.append(path)
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            raise ConfigurationError(
+                f"run_dir must be a new directory, but {self.directory} holds a sweep already: choose another run_dir."
+            ) from None
+        flush_directory(self.directory)
 
     def _changed_keys(self) -> list[str]:
-        frozen = load_sweep(self.directory).points
-        if len(frozen) != len(self.points):
+        before = load_sweep(self.directory).points
+        if len(before) != len(self.points):
             return ["the number of points"]
-        pairs = zip(frozen, self.points, strict=True)
-        keys = {key for old, new in pairs for key in changed_keys(old.config, new.config)}
-        return sorted(key for key in keys if key in MUST_STAY or key.partition(".")[0] not in MAY_CHANGE)
+        pairs = zip(before, self.points, strict=True)
+        return sorted({key for old, new in pairs for key in forbidden_changes(old.config, new.config)})
 
-    def _write(self) -> None:
-        summary = {"format": FORMAT, "points": len(self.points)}
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            replace_text(
-                self.directory / POINTS_FILE, "".join(json.dumps(asdict(point)) + "\n" for point in self.points)
-            )
-            replace_text(self.directory / SWEEP_FILE, json.dumps(summary) + "\n")
-        except OSError as error:
-            raise ConfigurationError(
-                f"run_dir must be a writable directory, but {self.directory} is not: {error.strerror}."
-            ) from error
+    def _lines(self) -> str:
+        return "".join(point.line() for point in self.points)
+
+    def _summary(self) -> str:
+        return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
 
 
 def load_sweep(directory: Path) -> Sweep:
@@ -107,35 +166,87 @@ def load_sweep(directory: Path) -> Sweep:
 
     Raises:
         ConfigurationError: There is no sweep there.
+        LoadError: Its files are damaged.
     """
     try:
         lines = (directory / POINTS_FILE).read_text().splitlines()
+        summary = (directory / SWEEP_FILE).read_text()
     except OSError as error:
+        name = Path(str(error.filename)).name
         raise ConfigurationError(
-            f"{directory} must hold a sweep, but {POINTS_FILE} cannot be read: {error.strerror}."
+            f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
         ) from error
-    return Sweep(directory, tuple(_point(json.loads(line)) for line in lines))
+    except ValueError as error:  # bytes that are no text
+        raise _damaged(directory / POINTS_FILE, str(error)) from error
+    points = tuple(_point(directory / POINTS_FILE, number, line) for number, line in enumerate(lines, start=1))
+    _check_summary(directory / SWEEP_FILE, summary, len(points))
+    return Sweep(directory, points)
 
 
 def is_sweep(directory: Path) -> bool:
     """Whether points were frozen in this directory; sweep.json is written last."""
-    return (directory / SWEEP_FILE).exists()
+    return os.path.lexists(directory / SWEEP_FILE)
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys whose values differ, in order: `optimizer.lr`."""
-    before, after = dict(leaves(old)), dict(leaves(new))
-    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+def remove_made(made: list[Path]) -> None:
+    """Remove what `Sweep.write` made. A directory stays where something else has been put into it."""
+    for path in reversed(made):
+        try:
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError:
+            return
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a config under its dotted key; a section without keys is a value too."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _point(path: Path, number: int, line: str) -> Point:
+    try:
+        return Point.of_line(line)
+    except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
+        raise _damaged(path, f"line {number}: {error}") from error
 
 
-def _point(fields: dict[str, Any]) -> Point:
-    return Point(fields["name"], tuple(fields["overrides"]), fields["config"])
+def _check_summary(path: Path, text: str, points: int) -> None:
+    try:
+        summary = json.loads(text)
+        told = (summary["format"], summary["points"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if told[0] != FORMAT:
+        raise LoadError(f"{path} must be of format {FORMAT}, but is of {told[0]}: another version of hpc wrote it.")
+    if told[1] != points:
+        raise _damaged(path, f"it counts {told[1]} points, and {POINTS_FILE} has {points}")
+
+
+def _damaged(path: Path, what: str) -> LoadError:
+    text = " ".join(what.split()).rstrip(".")
+    return LoadError(f"{path} is damaged ({text}): restore it, or choose another run_dir.")
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"run_dir must be a writable directory, but {directory} is not: {error.strerror}."
+        ) from error
+
+
+@contextmanager
+def _taken_back() -> Iterator[list[Path]]:
+    """A list of what is made; all of it is removed again where something fails."""
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        remove_made(made)
+        raise
+
+
+def _make_directory(directory: Path, made: list[Path]) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        try:
+            path.mkdir()
+        except FileExistsError:  # another command was faster, or a link points nowhere
+            continue
+        made.append(path)

@@ -17,23 +17,10 @@ class Result:
     """A run that is finished.
 
     Args:
-        value: What the training function returned, as `kept` keeps it.
+        value: What the training function returned, as JSON has it.
     """
 
     value: Any
-
-
-def kept(value: Any) -> Any:
-    """What of a returned value is kept: plain numbers, texts, lists and mappings, and a tensor's or array's one number.
-
-    Raises:
-        TypeError: It is something else, which JSON has no form for.
-    """
-    try:
-        plain = value.item() if hasattr(value, "item") else value
-        return json.loads(json.dumps(plain))
-    except (ValueError, RuntimeError, RecursionError) as error:  # numpy's and torch's words for several numbers
-        raise TypeError(str(error)) from error
 
 
 def write_result(directory: Path, value: Any) -> None:
@@ -41,7 +28,7 @@ def write_result(directory: Path, value: Any) -> None:
 
     Args:
         directory: The run directory.
-        value: From `kept`.
+        value: As JSON has it.
 
     Raises:
         SaveError: It cannot be written.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hpc.errors import ConfigurationError
+from hpc.run.directory import TAKEN_NAMES
 
 
 def whole_number(total: Any, what: str) -> int:
@@ -76,9 +77,9 @@ def directory_name(name: str) -> str:
     Raises:
         ConfigurationError: It cannot.
     """
-    if name != Path(name).name or name in ("checkpoints", "logs"):
+    if name != Path(name).name or name in TAKEN_NAMES:
         raise ConfigurationError(
-            f"name must be that of a directory below run_dir, without a slash, but is {name!r}: fold_0 will do."
+            f"name must be that of a new directory below run_dir, without a slash, but is {name!r}: fold_0 will do."
         )
     return name
 

@@ -10,7 +10,7 @@ from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
 from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
-from hpc.run.events import Diverged, EndedEarly, Stopped
+from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions
 from hpc.runtime.seeds import seed_rank
@@ -131,7 +131,7 @@ class Boundary:
         """A step was taken: show it, save it, and stop if the ranks have agreed to. Collective when something is due.
 
         Args:
-            is_last: The loop ends here by itself, so that nobody need stop it.
+            is_last: This is the loop's last step: it ends by itself, and is not stopped.
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
@@ -194,16 +194,11 @@ class Boundary:
         self.checkpoints.close(failed)
 
     def position(self) -> Position:
-        """What to save beside the training state. Collective.
+        """What to save beside the training state.
 
-        Raises:
-            DivergedError: There is nothing worth saving; alike on all ranks.
+        Whether losses were finite is asked while it is committed: behind training, so that no device is waited for.
         """
-        problems = self.parts.group.all_gather(self._problem())
-        found = [(step, rank) for rank, (step, problem) in enumerate(problems) if problem]
-        if found:
-            _, first = min(found)  # a loss that is NaN on one rank is NaN on all of them in the next step
-            self._diverged(problems[first][1], first)
+        logged = self.report.flush() if self.report is not None else ""
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
             shared["metrics_bytes"] = self.report.metrics.size_bytes()
@@ -211,7 +206,12 @@ class Boundary:
         own = self.positions.own
         if self.loop is not None:
             own = {**own, self.loop.name: self.loop.own_position()}
-        return Position(self.step, shared, {"loops": own}, latest)
+        finite, step = self.parts.finite, self.step
+
+        def doubt() -> tuple[int, str]:
+            return finite.found_step or step, finite.problem() or logged
+
+        return Position(step, shared, {"loops": own}, latest, doubt)
 
     def _obey(self, cause: StopCause, is_last: bool) -> None:
         """Do what all ranks have agreed to."""
@@ -241,6 +241,8 @@ class Boundary:
         if cause is StopCause.SAVE_FAILED:
             self.checkpoints.raise_failure()
         saved = self.checkpoints.save_now(self.position())
+        if cause is StopCause.DIVERGED:
+            raise DivergedError(f"A loss or a norm was not finite at step {self.step} or before it; nothing was saved.")
         if self.parts.is_main:
             self.parts.journal.write(Stopped(self.step, cause.name))
             what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
@@ -265,7 +267,9 @@ class Boundary:
 
     def _open_report(self, found: dict[str, Any] | None) -> Report:
         parts = self.parts
-        run = TrackedRun(parts.directory, parts.settings.experiment.name, plain(parts.config), self.step)
+        run = TrackedRun(
+            parts.directory, parts.settings.experiment.name, plain(parts.config), self.step, parts.group.environ
+        )
         size_bytes = found.get("metrics_bytes") if found else None
         options = parts.settings.runtime.must_be_finite
         return Report(run, size_bytes, (parts.group.device, parts.group.world.world_size), parts.trackers, options)
@@ -276,19 +280,3 @@ class Boundary:
         self.report.show(self.step)
         if self.report.metrics.not_finite is not None:
             self.parts.requests.ask(StopCause.DIVERGED)
-
-    def _problem(self) -> tuple[int, str]:
-        """What is not finite on this rank, and since which step; on rank 0, whose logged values count, of those too."""
-        logged = self.report.flush() if self.report is not None else ""
-        return self.parts.finite.found_step or self.step, self.parts.finite.problem() or logged
-
-    def _diverged(self, problem: str, rank: int) -> None:
-        where = f" on rank {rank}" if self.parts.group.world.world_size > 1 else ""
-        error = DivergedError(
-            f"{problem}{where}; the last checkpoint is from before, and nothing was saved since: lower the learning "
-            "rate or clip gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
-        )
-        if self.parts.is_main:
-            self.parts.journal.write(Diverged(self.step, str(error)))
-        self.checkpoints.close(failed=False)  # a save that was begun before is worth keeping
-        raise error

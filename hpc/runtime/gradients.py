@@ -82,7 +82,7 @@ class Gradients:
                 `strategy.accumulation_steps` left. The same on every rank.
 
         Raises:
-            ConfigurationError: A model is none, or a size is given in a loop that sees to it.
+            ConfigurationError: An argument is not a model, or a size is given inside `steps` or `epochs`.
         """
         wrong = next((model for model in models if not isinstance(model, torch.nn.Module)), None)
         if wrong is not None:
@@ -132,7 +132,8 @@ class Gradients:
         if not self.window.is_last:
             return None
         norm = self.strategy.clip_grad_norm_(max_norm, parameters)
-        self.finite.note("grad_norm", norm, self.step)
+        if not self.training_state.engines:  # an engine tells the norm when it steps
+            self.finite.note("grad_norm", norm, self.step)
         return norm
 
     def clip_grad_value_(self, parameters: Iterable[torch.Tensor] | torch.Tensor, clip_value: float) -> None:

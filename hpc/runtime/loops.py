@@ -170,7 +170,7 @@ class Loop:
                     return
 
     def _counts(self) -> bool:
-        """Whether the micro-batch that was handed out had a backward pass, or nobody knows."""
+        """Whether the micro-batch counts: it had a backward pass, or no micro-batch has had one that we know of."""
         window = self.parts.window
         self._has_had_backward = self._has_had_backward or window.has_backward
         if self._has_had_backward and not window.has_backward and self.options.weigh is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +12,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from hpc.attempt.attempt import Attempt, begin, explain_process
+from hpc.attempt.life import current, end, forget, start
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
-from hpc.connect.process_group import open_process_group
+from hpc.connect.process_group import open_process_group, told_by_rank_0
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
-from hpc.errors import ConfigurationError
+from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
 from hpc.runtime.accelerate import no_attribute
 from hpc.runtime.arguments import directory_name, whole_number
@@ -33,14 +34,13 @@ from hpc.runtime.positions import MAIN
 from hpc.runtime.processes import Processes
 from hpc.runtime.seeds import seed_everything
 from hpc.runtime.weights import Weights
-from hpc.stop.requests import stop_requests
 from hpc.strategy import Context, choose
 from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 from hpc.tracking.trackers import Tracker, make_trackers
 from hpc.tracking.usage import work_of
-from hpc.world import World, resolve_world
+from hpc.world import World
 
 PREPARED = (WrappedOptimizer, PreparedScheduler, PreparedLoader, PreparedIterable)
 """What `prepare` has returned before, and returns again."""
@@ -64,11 +64,14 @@ class Runtime(Processes, Gradients, Weights):
     ) -> None:
         self.config = config
         self.settings = settings_of(config)
-        self.requests = stop_requests()
-        self.world = world or resolve_world(os.environ, self.settings.runtime.launcher)
-        self.directory = Path(self.settings.run_dir).absolute() / directory_name(name)
+        run_directory = Path(self.settings.run_dir).absolute()
+        self.directory = run_directory / directory_name(name)
+        self._joined = current()
+        self.attempt = self._joined or self._begin(world, run_directory)
+        self.world, self.requests = world or self.attempt.world, self.attempt.requests
         self.trackers = [*make_trackers(self.settings.runtime.trackers), *trackers]
-        self.group = open_process_group(self.world, self.settings.runtime, self.settings.hardware.gpus_per_node)
+        gpus = self.settings.hardware.gpus_per_node
+        self.group = open_process_group(self.world, self.settings.runtime, self.attempt.environ, gpus)
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
@@ -98,6 +101,8 @@ class Runtime(Processes, Gradients, Weights):
     def __enter__(self) -> Runtime:
         if self.is_main_process:
             self.directory.mkdir(parents=True, exist_ok=True)
+        if self._joined is None:
+            self._start()
         if self.settings.runtime.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
         seed_everything(self.settings.seed)
@@ -106,6 +111,16 @@ class Runtime(Processes, Gradients, Weights):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._close(kind)
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            if self._joined is None:
+                end(self.attempt, error)
+
+    def _close(self, kind: type[BaseException] | None) -> None:
         failed = kind is not None and not issubclass(kind, SystemExit)
         try:
             if kind is None and self._boundary is not None:
@@ -128,7 +143,7 @@ class Runtime(Processes, Gradients, Weights):
             device_placement: As Accelerate has it; everything is placed on `runtime.device`.
 
         Raises:
-            ConfigurationError: An object is none of these, cannot be prepared, or comes after the first loop.
+            ConfigurationError: An object is of another kind, cannot be prepared, or comes after the first loop.
         """
         if device_placement is not None or not objects:
             raise ConfigurationError(
@@ -183,7 +198,7 @@ class Runtime(Processes, Gradients, Weights):
 
         Raises:
             SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
-            ConfigurationError: The loader or the total is none, or another loop has this name.
+            ConfigurationError: The loader was not prepared, the total is no whole number, or the name is taken.
             DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: A checkpoint could not be made durable.
@@ -217,7 +232,7 @@ class Runtime(Processes, Gradients, Weights):
             weigh: See `steps`.
 
         Raises:
-            ConfigurationError: The loader is none, or has no length; the total is no whole number.
+            ConfigurationError: The loader was not prepared or has no length, or the total is not a whole number.
         """
         total = whole_number(total, "epochs")
         if isinstance(loader, PreparedIterable):
@@ -340,7 +355,24 @@ class Runtime(Processes, Gradients, Weights):
     @property
     def journal(self) -> Journal:
         """What happened to this run."""
-        return Journal(self.directory, f"{self.world.job}-{self.world.attempt}", self.world.rank)
+        return Journal(self.directory, self.attempt.id, self.world.rank)
+
+    def _begin(self, world: World | None, directory: Path) -> Attempt:
+        """An attempt of this Runtime's own, where no task has begun one."""
+        known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
+        return begin(known, directory, lambda key, proposal: told_by_rank_0(known, options, key, proposal))
+
+    def _start(self) -> None:
+        """The life of an attempt of this Runtime's own; what keeps one rank from it keeps all. Collective."""
+        problem: HpcError | None = None
+        try:
+            start(self.attempt, self.settings)
+        except HpcError as error:
+            problem = error
+        first = next((each for each in self.group.all_gather(problem) if each is not None), None)
+        if first is not None:
+            end(self.attempt, problem) if problem else forget(self.attempt)
+            raise first
 
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
@@ -354,6 +386,7 @@ class Runtime(Processes, Gradients, Weights):
         """A loop that resumes when its first batch is asked for; wrong arguments are refused before."""
         if not isinstance(loader, (PreparedLoader, PreparedIterable)):
             raise ConfigurationError(f"{what} takes a loader that prepare returned, but got a {type(loader).__name__}.")
+        loader.check()
         self.strategy.check_batch_size(loader.share.batch_size)
         if self._loaders.setdefault(name, loader) is not loader:
             raise ConfigurationError(

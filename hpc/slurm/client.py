@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from hpc.errors import SlurmError
@@ -21,7 +21,10 @@ DEFAULT_MAX_ARRAY_SIZE = 1001
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of one partition that are alike, as sinfo groups them."""
+    """Nodes of one partition that are alike, as sinfo groups them.
+
+    Where they are not (`is_mixed`), CPUs and memory are those of the smallest.
+    """
 
     partition: str
     is_default: bool
@@ -30,6 +33,7 @@ class NodeGroup:
     cpus: int
     memory_mb: int
     gres: str
+    is_mixed: bool = field(default=False, compare=False)
 
 
 def has_slurm() -> bool:
@@ -73,21 +77,30 @@ def end_time(record: Mapping[str, str]) -> float | None:
         return None
 
 
-def max_array_size() -> int:
-    """Most tasks in one array. The highest index Slurm takes is one less than its MaxArraySize."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), re.MULTILINE)
+def max_array_size(clusters: str | None = None) -> int:
+    """Most tasks in one array, here or on other clusters.
+
+    The highest index Slurm takes is one less than its MaxArraySize.
+    """
+    text = ask(["scontrol", *_at(clusters), "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
     return int(found.group(1)) if found else DEFAULT_MAX_ARRAY_SIZE
 
 
-def node_groups() -> list[NodeGroup]:
-    """Every partition's nodes, grouped by what they have."""
-    columns = "%P|%l|%D|%c|%m|%G"
-    return [_node_group(line.split("|")) for line in ask(["sinfo", "--noheader", "-o", columns]).splitlines()]
+def node_groups(clusters: str | None = None) -> list[NodeGroup]:
+    """Every partition's nodes, here or on other clusters, grouped by what they have; hidden partitions, too."""
+    text = ask(["sinfo", *_at(clusters), "--noheader", "--all", "--exact", "-o", "%P|%l|%D|%c|%m|%G"])
+    found = (_node_group(line.split("|")) for line in text.splitlines())
+    return [group for group in found if group]
 
 
-def gpus(gres: str) -> dict[str, int]:
-    """GPUs per type in a gres column: `gpu:a100:8(S:0-1)` is {"a100": 8}; an untyped GPU has the type ""."""
-    return {kind or "": int(count) for kind, count in re.findall(r"\bgpu:(?:([A-Za-z][^:,(]*):)?(\d+)", gres)}
+def cancel(job_id: str, clusters: str | None = None) -> None:
+    """End a job, here or on another cluster.
+
+    Raises:
+        SlurmError: scancel failed.
+    """
+    ask(["scancel", *_at(clusters), job_id])
 
 
 def minutes(text: str) -> float:
@@ -100,8 +113,17 @@ def minutes(text: str) -> float:
     return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
 
 
-def _node_group(columns: list[str]) -> NodeGroup:
-    name, limit, nodes, cpus, memory, gres = columns
+def _at(clusters: str | None) -> list[str]:
+    return [f"--clusters={clusters}"] if clusters else []
+
+
+def _node_group(columns: list[str]) -> NodeGroup | None:
+    """None for a line that is no group: sinfo writes a cluster's name above its partitions."""
+    try:
+        name, limit, nodes, cpus, memory, gres = columns
+        int(nodes), int(cpus.rstrip("+")), int(memory.rstrip("+"))
+    except ValueError:
+        return None
     return NodeGroup(
         partition=name.rstrip("*"),
         is_default=name.endswith("*"),
@@ -110,4 +132,5 @@ def _node_group(columns: list[str]) -> NodeGroup:
         cpus=int(cpus.rstrip("+")),
         memory_mb=int(memory.rstrip("+")),
         gres=gres,
+        is_mixed=cpus.endswith("+") or memory.endswith("+"),
     )

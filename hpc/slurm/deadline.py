@@ -9,7 +9,7 @@ from hpc.slurm import client
 
 
 def allocation_end(environ: Mapping[str, str]) -> float | None:
-    """When this job's time is up, in seconds since the epoch; None outside a job or when nobody knows.
+    """When this job's time is up, in seconds since the epoch; None outside of a job, or where it is not known.
 
     Slurm sets SLURM_JOB_END_TIME from 23.02 on; an older one is asked.
     """

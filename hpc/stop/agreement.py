@@ -1,4 +1,4 @@
-"""Do all ranks stop, and at which step? They vote, and look at the result one step later: nobody waits for it."""
+"""Do all ranks stop, and at which step? They vote, and read the result one step later, so that no rank waits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Agreement:
 
     Args:
         requests: What this rank was told.
-        group: A CPU group of all ranks (torch's ProcessGroup) that nobody else uses; None for a world of one.
+        group: A CPU group of all ranks (torch's ProcessGroup) that nothing else uses; None for a world of one.
     """
 
     def __init__(self, requests: StopRequests, group: Any) -> None:

@@ -4,7 +4,7 @@
 2. It is inert in forked children: they get the default dispositions back.
 3. A signal reaches a reader thread through a wake-up descriptor even while the main thread sits in a collective.
 4. The clock counts as well as a signal: the allocation's real end, less the configured grace.
-5. Ranks agree by an all-reduce on a CPU group whose result is looked at one step later, so nobody waits for it.
+5. Ranks agree by an all-reduce on a CPU group whose result is looked at one step later, so that no rank waits for it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class StopRequests:
         self.end_time, self.grace_seconds = end_time, grace_seconds
 
     def seconds_left(self) -> float | None:
-        """Until the allocation ends; None where nobody knows."""
+        """Seconds until the allocation ends; None where the end is not known."""
         return None if self.end_time is None else self.end_time - time.time()
 
     def ask(self, cause: StopCause) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,8 +203,8 @@ def _check_precision(deepspeed: Any, context: Context) -> None:
 def _import_deepspeed(group: ProcessGroup) -> Any:
     """Import it for this device; it reads both from the environment and has no other way to be told (0.15-0.19)."""
     if group.device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", str(group.world.local_rank))
+        group.environ.setdefault("DS_ACCELERATOR", "cpu")
+    group.environ.setdefault("LOCAL_RANK", str(group.world.local_rank))
     try:
         deepspeed: Any = importlib.import_module("deepspeed")
     except ModuleNotFoundError as error:

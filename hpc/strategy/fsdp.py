@@ -24,6 +24,7 @@ from hpc.errors import ConfigurationError
 from hpc.strategy.blocks import compile_forward
 from hpc.strategy.contract import Context
 from hpc.strategy.optimizer import PreparedOptimizer
+from hpc.strategy.sharded_optimizers import check_steps, has_stepped, sharded_state
 from hpc.strategy.single import Single
 
 
@@ -110,13 +111,18 @@ class Successors:
             ConfigurationError: It has state for whole parameters, or trains one that belongs to no prepared model.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if optimizer.state and not self._sharded.issuperset(parameters):
+        if has_stepped(optimizer) and not self._sharded.issuperset(parameters):
             raise ConfigurationError(
                 f"strategy=fsdp must get the {type(optimizer).__name__} before its first step, because its state is "
                 "that of whole parameters, but it has stepped already: prepare it first."
             )
         for group in optimizer.param_groups:
             group["params"][:] = [self._of(parameter) for parameter in group["params"]]
+        for old in parameters:
+            if old in optimizer.state and old not in self._sharded:
+                new = self._of(old)
+                optimizer.state[new] = sharded_state(optimizer.state.pop(old), old, new)
+        check_steps(optimizer)
 
     def _of(self, parameter: nn.Parameter) -> nn.Parameter:
         if parameter in self._sharded:

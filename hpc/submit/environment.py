@@ -1,35 +1,67 @@
-"""Which environment variables a new job must not inherit from the one it is submitted from."""
+"""Which environment variables a new job must not inherit from where it is submitted.
+
+Whatever a launcher has set describes another job than the new one. What a login shell exports for sbatch
+(SBATCH_ACCOUNT) is the user's wish, as with every other way to submit; inside a job it is a leftover, and what the plan
+sets itself wins, so that what is printed is what is sent.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from hpc.world.launchers import is_a_launchers
+
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
-LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "PMI_", "PMIX_", "OMPI_", "TORCHELASTIC_", "SUBMITIT_")
-RANK_VARIABLES = (
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK"),
-    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-)
+"""Where Slurm is stays known."""
+OTHER_NAMES = {
+    "array": ("SBATCH_ARRAY_INX",),
+    "mem": ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU"),
+    "requeue": ("SBATCH_NO_REQUEUE",),
+    "time": ("SBATCH_TIMELIMIT",),
+    "gres": ("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_TASK", "SBATCH_GPUS_PER_SOCKET"),
+}
+"""Variables of options that are not called SBATCH_ and the option's name (sbatch(1), input environment variables)."""
 
 
-def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without what an enclosing job would leak into the new one; where Slurm is stays known."""
+def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[str, str]:
+    """Without what an enclosing job would leak into the new one.
+
+    Args:
+        environ: The environment of the process that submits.
+        options: Names of sbatch options that the script sets: their SBATCH_ variables would win over it.
+    """
+    inside = "SLURM_JOB_ID" in environ
+    set_already = {name for option in options for name in _variables(option)}
     return {
         name: value
         for name, value in environ.items()
-        if name in KEPT or not (name.startswith(LEAKING) or name in RANK_VARIABLES)
+        if name in KEPT or not (is_a_launchers(name) or name in set_already or (inside and name.startswith("SBATCH_")))
     }
 
 
+def for_child(**changes: str) -> dict[str, str]:
+    """This process's environment variables with some changes, for a process that it starts."""
+    return {**os.environ, **changes}
+
+
+def user_environment() -> Mapping[str, str]:
+    """What the person who submits has exported, as it is now: inside `scrubbed_process` without leftovers of a job."""
+    return os.environ
+
+
 @contextmanager
-def scrubbed_process() -> Iterator[None]:
+def scrubbed_process(options: Iterable[str] = ()) -> Iterator[None]:
     """Scrub this process's own environment for a while: submitit starts sbatch and ranks with it."""
     before = dict(os.environ)
     try:
-        for name in before.keys() - scrubbed(before).keys():
+        for name in before.keys() - scrubbed(before, options).keys():
             del os.environ[name]
         yield
     finally:
         os.environ.update(before)
+
+
+def _variables(option: str) -> tuple[str, ...]:
+    return (f"SBATCH_{option.upper().replace('-', '_')}", *OTHER_NAMES.get(option, ()))

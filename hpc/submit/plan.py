@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from hpc.config import Cluster, Hardware, Settings, settings_of
+from hpc.config import Cluster, Hardware
 from hpc.run.points import Point, Sweep
 
 
@@ -21,6 +21,7 @@ class Plan:
         points: Names of the points, in the order of the array's indices.
         hardware: How much each point gets.
         cluster: Where.
+        scheduler: What starts them: slurm, or local for this machine.
         parallel_points: How many of them may run at once.
     """
 
@@ -29,6 +30,7 @@ class Plan:
     points: tuple[str, ...]
     hardware: Hardware
     cluster: Cluster
+    scheduler: str
     parallel_points: int
 
     @property
@@ -37,40 +39,43 @@ class Plan:
         return self.sweep_directory / "submitit"
 
 
-def make_plans(sweep: Sweep, max_array_size: int) -> list[Plan]:
+def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point], str]) -> list[Plan]:
     """Group the points by what they ask for, in arrays the scheduler accepts.
 
     Args:
         sweep: Points that were checked.
         max_array_size: Most tasks in one array; Slurm refuses a larger one.
+        scheduler_of: Whether a point goes to slurm or stays local.
     """
     chunks = [
-        (hardware, cluster, job_name, chunk)
-        for hardware, cluster, job_name, points in _by_resources(sweep.points)
-        for chunk in _chunks(points, max_array_size)
+        (first, scheduler, chunk)
+        for first, scheduler, names in _by_resources(sweep.points, scheduler_of)
+        for chunk in _chunks(names, max_array_size)
     ]
     return [
         Plan(
             sweep_directory=sweep.directory,
-            job_name=job_name,
+            job_name=first.settings.experiment.name,
             points=chunk,
-            hardware=hardware,
-            cluster=cluster,
-            parallel_points=max(1, cluster.max_parallel_points // len(chunks)),
+            hardware=first.settings.hardware,
+            cluster=first.settings.cluster,
+            scheduler=scheduler,
+            parallel_points=max(1, first.settings.cluster.max_parallel_points // len(chunks)),
         )
-        for hardware, cluster, job_name, chunk in chunks
+        for first, scheduler, chunk in chunks
     ]
 
 
-def _by_resources(points: tuple[Point, ...]) -> Iterator[tuple[Hardware, Cluster, str, list[str]]]:
+def _by_resources(
+    points: tuple[Point, ...], scheduler_of: Callable[[Point], str]
+) -> Iterator[tuple[Point, str, list[str]]]:
     """Groups in order of first appearance; equal resources share a group wherever they stand in the sweep."""
-    groups: dict[str, tuple[Settings, list[str]]] = {}
+    groups: dict[str, tuple[Point, str, list[str]]] = {}
     for point in points:
-        settings = settings_of(point.config)
-        key = repr((settings.hardware, settings.cluster, settings.experiment.name))
-        groups.setdefault(key, (settings, []))[1].append(point.name)
-    for settings, names in groups.values():
-        yield settings.hardware, settings.cluster, settings.experiment.name, names
+        settings, scheduler = point.settings, scheduler_of(point)
+        key = repr((scheduler, settings.hardware, settings.cluster, settings.experiment.name))
+        groups.setdefault(key, (point, scheduler, []))[2].append(point.name)
+    yield from groups.values()
 
 
 def _chunks(names: list[str], size: int) -> Iterator[tuple[str, ...]]:

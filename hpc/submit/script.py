@@ -6,6 +6,7 @@ through a plain SlurmExecutor and would drop a subclass's text (submitit 1.5, `_
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.paths import TEMPLATE_DIR
+from hpc.submit.options import site_options
 from hpc.submit.plan import Plan
 
 
@@ -32,6 +34,11 @@ def executor(plan: Plan) -> SlurmExecutor:
     return result
 
 
+def options(plan: Plan) -> frozenset[str]:
+    """Names of the sbatch options that the script sets."""
+    return frozenset(re.findall(r"^#SBATCH --([\w-]+)", script(plan), re.MULTILINE))
+
+
 def script(plan: Plan) -> str:
     """What sbatch receives, byte for byte."""
     source = executor(plan)
@@ -42,6 +49,9 @@ def script(plan: Plan) -> str:
 
 def _parameters(plan: Plan) -> dict[str, Any]:
     hardware, cluster = plan.hardware, plan.cluster
+    further: dict[str, str | bool] = {"comment": plan.sweep_directory.name, **site_options(cluster)}
+    if "requeue" not in cluster.sbatch and "no-requeue" not in further:
+        further["requeue"] = True
     return {
         "job_name": plan.job_name,
         "time": hardware.time_limit_minutes,
@@ -49,7 +59,7 @@ def _parameters(plan: Plan) -> dict[str, Any]:
         "ntasks_per_node": hardware.tasks_per_node or 1,
         "cpus_per_task": hardware.cpus_per_task,
         "mem": None if hardware.memory_gb is None else f"{hardware.memory_gb}G",
-        "gres": _gres(plan),
+        "gres": asked_gres(plan),
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
@@ -58,18 +68,20 @@ def _parameters(plan: Plan) -> dict[str, Any]:
         "array_parallelism": plan.parallel_points,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default wckey is refused by sites that check it (submitit#1632)
-        "additional_parameters": {"requeue": True, "comment": plan.sweep_directory.name, **cluster.sbatch},
+        "additional_parameters": further,
         "srun_args": _srun_arguments(plan),
         "setup": _setup(plan),
         "teardown": _template("epilogue.sh"),
     }
 
 
-def _gres(plan: Plan) -> str | None:
-    hardware = plan.hardware
-    if not hardware.gpus_per_node:
+def asked_gres(plan: Plan) -> str | None:
+    """What --gres says, or None where no GPUs are asked for, or are by other options."""
+    hardware, spelling = plan.hardware, plan.cluster.gres
+    if not hardware.gpus_per_node or not spelling:
         return None
-    spelling = plan.cluster.gres if hardware.gpu_type else "gpu:{gpus_per_node}"
+    if not hardware.gpu_type:
+        spelling = spelling.replace(":{gpu_type}", "")
     return spelling.format(gpu_type=hardware.gpu_type, gpus_per_node=hardware.gpus_per_node)
 
 
@@ -81,7 +93,9 @@ def _srun_arguments(plan: Plan) -> list[str]:
 
 
 def _setup(plan: Plan) -> list[str]:
-    exports = {"PYTHONPATH": _python_path(), **plan.cluster.environment}
+    environment = plan.cluster.environment
+    path = ":".join(filter(None, (environment.get("PYTHONPATH"), _python_path())))
+    exports = {**environment, "PYTHONPATH": path}
     return [
         *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",

@@ -4,53 +4,73 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpc.errors import SlurmError, SubmissionError
-from hpc.run.points import Sweep
+from hpc.errors import ConfigurationError, SlurmError, SubmissionError
+from hpc.run.points import Point, Sweep, remove_made
 from hpc.say import say
 from hpc.slurm import client
-from hpc.submit.fit import check_fits
+from hpc.submit.environment import scrubbed_process, user_environment
+from hpc.submit.fit import asked_clusters, check_fits
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan, make_plans
-from hpc.submit.script import executor, script
+from hpc.submit.script import executor, options, script
 
 
-def show(sweep: Sweep) -> None:
+def show(plans: Sequence[Plan]) -> None:
     """Print what `send` would send, byte for byte."""
-    sys.stdout.write("\n".join(script(plan) for plan in make_plans(sweep, _max_array_size())))
+    sys.stdout.write("\n".join(map(script, plans)))
 
 
-def send(sweep: Sweep) -> None:
+def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Plan]:
+    """The plans of those points that go to Slurm, in arrays that its controller takes."""
+    plans = make_plans(sweep, client.DEFAULT_MAX_ARRAY_SIZE, scheduler_of)
+    clusters = {asked_clusters(plan, user_environment()) for plan in plans if plan.scheduler == "slurm"}
+    size = min((_max_array_size(each) for each in clusters), default=client.DEFAULT_MAX_ARRAY_SIZE)
+    return [plan for plan in make_plans(sweep, size, scheduler_of) if plan.scheduler == "slurm"]
+
+
+def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     """One sbatch call for each plan.
+
+    Args:
+        sweep: Points that were checked.
+        scheduler_of: Whether a point goes to slurm; the others are frozen, and not sent.
 
     Raises:
         SubmissionError: sbatch refused a plan, or a plan cannot start; nothing is left of the sweep.
     """
-    plans = make_plans(sweep, _max_array_size())
+    plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
-        check_fits(plan)
-    existed = sweep.directory.exists()
-    sweep.write()
-    sent: list[str] = []
+        check_fits(plan, user_environment())
+    made = sweep.write()
+    logs = plans[0].log_directory
+    before = set(logs.iterdir()) if logs.is_dir() else None
+    sent: list[tuple[Plan, str]] = []
     try:
         for plan in plans:
-            sent.append(_sbatch(plan))
-    except SubmissionError:
-        _undo(sweep, sent, existed)
+            sent.append((plan, _sbatch(plan)))
+    except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
+        _undo(sent, logs, before, made)
         raise
-    _announce(sweep, plans, sent)
+    _announce(sweep, sent)
 
 
 def _sbatch(plan: Plan) -> str:
     """One array, or one job for one point; returns the id that squeue shows."""
+    points = list(plan.points)
     try:
-        points = list(plan.points)
-        jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
+        with scrubbed_process(options(plan)):
+            jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"run_dir must be a writable directory, but {plan.log_directory} is not: {error.strerror}."
+        ) from error
     return str(jobs[0].job_id).partition("_")[0]
 
 
@@ -61,37 +81,40 @@ def _sbatch_words(error: Exception) -> str:
     return f"sbatch refused the job, and nothing was submitted: {' '.join(said).rstrip('.')}."
 
 
-def _undo(sweep: Sweep, sent: list[str], existed: bool) -> None:
-    """All of a sweep is submitted, or nothing of it."""
-    for job_id in sent:
-        client.ask(["scancel", job_id])
-    shutil.rmtree(sweep.directory / "submitit", ignore_errors=True)
-    for name in ("sweep.json", "points.jsonl"):
-        (sweep.directory / name).unlink(missing_ok=True)
-    if not existed:
-        _remove_empty(sweep.directory)
+def _undo(sent: list[tuple[Plan, str]], logs: Path, before: set[Path] | None, made: list[Path]) -> None:
+    """Take back what this command has made; what lay in its directories before stays."""
+    failed = [failure for each in sent if (failure := _cancelled(*each))]
+    if before is None:
+        shutil.rmtree(logs, ignore_errors=True)
+    elif logs.is_dir():
+        for path in set(logs.iterdir()) - before:
+            path.unlink(missing_ok=True)
+    remove_made(made)
+    if failed:
+        raise failed[0]
 
 
-def _remove_empty(directory: Path) -> None:
-    """The directory, and the dated one above it if that leaves it empty."""
-    for candidate in (directory, directory.parent):
-        if any(candidate.iterdir()):
-            return
-        candidate.rmdir()
-
-
-def _max_array_size() -> int:
+def _cancelled(plan: Plan, job_id: str) -> SlurmError | None:
     try:
-        return client.max_array_size()
+        client.cancel(job_id, asked_clusters(plan, user_environment()))
+    except SlurmError as error:
+        return error
+    return None
+
+
+def _max_array_size(clusters: str | None) -> int:
+    try:
+        return client.max_array_size(clusters)
     except SlurmError:
         return client.DEFAULT_MAX_ARRAY_SIZE
 
 
-def _announce(sweep: Sweep, plans: list[Plan], sent: list[str]) -> None:
-    for job_id, plan in zip(sent, plans, strict=True):
+def _announce(sweep: Sweep, sent: list[tuple[Plan, str]]) -> None:
+    for plan, job_id in sent:
         count = len(plan.points)
         shape = f"{plan.hardware.name}: {plan.hardware.nodes} node(s) × {plan.hardware.tasks_per_node or 1} task(s)"
         say(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
+    ids = [job_id for _, job_id in sent]
     say(f"Directory: {sweep.directory}")
-    say(f"Follow:    squeue --jobs {','.join(sent)}")
-    say(f"           tail -F {sweep.directory}/submitit/{sent[0]}*_0_log.out")
+    say(f"Follow:    squeue --jobs {','.join(ids)}")
+    say(f"           tail -F {sweep.directory}/submitit/{ids[0]}*_0_log.out")

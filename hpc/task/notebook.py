@@ -9,15 +9,17 @@ from pathlib import Path
 
 import cloudpickle
 
+from hpc.attempt.attempt import explain_process
 from hpc.connect.process_group import close_process_group, meet
 from hpc.errors import EXIT_CONTINUE
 from hpc.launch.notebook import CALL, FAILURE, RESULT
+from hpc.world import World
 
 
 def _be_a_rank(directory: Path) -> None:
     """What each process runs."""
     function, args = cloudpickle.loads((directory / CALL).read_bytes())
-    rank = os.environ["RANK"]
+    world = explain_process().world
     try:
         result = function(*args)
     except SystemExit as stop:
@@ -25,19 +27,19 @@ def _be_a_rank(directory: Path) -> None:
             raise
         result = None
     except BaseException:  # whatever it is, the notebook must show it
-        _note_failure(directory, rank)
+        _note_failure(directory, world)
         os._exit(1)  # at once: another rank may wait for this one
-    if rank == "0":
+    if world.rank == 0:
         (directory / RESULT).write_bytes(cloudpickle.dumps(result))
     meet()
     close_process_group()
 
 
-def _note_failure(directory: Path, rank: str) -> None:
+def _note_failure(directory: Path, world: World) -> None:
     """The first to fail is the cause; what follows on other ranks is its echo."""
     try:
         with (directory / FAILURE).open("x") as file:
-            file.write(f"rank {rank} of {os.environ['WORLD_SIZE']} failed first:\n{traceback.format_exc()}")
+            file.write(f"rank {world.rank} of {world.world_size} failed first:\n{traceback.format_exc()}")
     except FileExistsError:
         pass
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hpc.files import replace_text
-
-METRICS_FILE = "metrics.jsonl"
+from hpc.run.directory import RunDirectory
 
 Values = dict[str, float]
 
@@ -48,7 +47,7 @@ class Metrics:
     def __init__(
         self, directory: Path, step: int, size_bytes: int | None = None, must_be_finite: Sequence[str] = ()
     ) -> None:
-        self.path = directory / METRICS_FILE
+        self.path = RunDirectory(directory).metrics
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
         _rewind(self.path, step, size_bytes)

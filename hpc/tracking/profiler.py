@@ -8,6 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpc.config import Profile
+from hpc.run.directory import RunDirectory
 
 NEVER = -1
 
@@ -24,7 +25,7 @@ class ProfilerWindow:
 
     def __init__(self, options: Profile, directory: Path, rank: int, device: torch.device) -> None:
         self.options = options
-        self.path = directory / "profile" / f"rank_{rank}.json.gz"
+        self.path = RunDirectory(directory).profile / f"rank_{rank}.json.gz"
         self.activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         self.next_step = NEVER if options.start_step is None else options.start_step - 1
         self._profile: profile | None = None

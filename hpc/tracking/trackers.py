@@ -10,19 +10,17 @@ import csv
 import importlib
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from hpc.config import leaves
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
-from hpc.run.points import leaves
+from hpc.run.directory import RunDirectory
 from hpc.say import warn
-
-IDS_FILE = "trackers.json"
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,36 @@ class TrackedRun:
         name: The experiment's.
         config: Everything that was configured.
         step: The step that this life goes on from. Later steps that were tracked before are trained again.
+        environ: The process's environment variables, where trackers' own settings are.
     """
 
     directory: Path
     name: str
     config: Mapping[str, Any]
     step: int
+    environ: MutableMapping[str, str] = field(default_factory=dict, repr=False)
 
     def remembered(self, tracker: str, make: Callable[[], str]) -> str:
         """The id that this tracker's run got in its first life, which is the only one to call `make`."""
-        path = self.directory / IDS_FILE
-        ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        path = RunDirectory(self.directory).trackers
+        ids = _known_ids(path)
         if tracker not in ids:
             ids[tracker] = make()
             replace_text(path, json.dumps(ids) + "\n")
         return ids[tracker]
+
+
+def _known_ids(path: Path) -> dict[str, str]:
+    """Tracker -> id. Empty where the file is damaged: a curve in two parts is better than a run that does not start."""
+    try:
+        ids = json.loads(path.read_text()) if path.exists() else {}
+        if isinstance(ids, dict) and all(isinstance(each, str) for each in ids.values()):
+            return ids
+        problem = "it holds something else"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error)
+    warn(f"{path} must say under which ids trackers know this run, but does not ({problem}): they begin new ones.")
+    return {}
 
 
 class Tracker(Protocol):
@@ -74,7 +87,7 @@ class TensorBoard:
         """Begin a file that continues those of earlier lives."""
         from torch.utils.tensorboard import SummaryWriter  # deferred: importing it takes half a second
 
-        self._writer = SummaryWriter(str(run.directory / "tensorboard"), purge_step=run.step + 1)
+        self._writer = SummaryWriter(str(RunDirectory(run.directory).tensorboard), purge_step=run.step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """One scalar per name."""
@@ -91,7 +104,7 @@ class Csv:
 
     def open(self, run: TrackedRun) -> None:
         """Keep the rows up to this life's first step."""
-        self.path = run.directory / "metrics.csv"
+        self.path = RunDirectory(run.directory).metrics_csv
         self._columns = ["step"]
         rows: list[dict[str, str]] = []
         if self.path.exists():
@@ -135,7 +148,7 @@ class WeightsAndBiases:
     def open(self, run: TrackedRun) -> None:
         """Begin or continue the run."""
         wandb = importlib.import_module("wandb")
-        mode = os.environ.get("WANDB_MODE", "offline")
+        mode = run.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             dir=run.directory,
             project=run.name,
@@ -161,10 +174,12 @@ class Mlflow:
 
     def open(self, run: TrackedRun) -> None:
         """Begin the run, or go on with it."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = run.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
-        self._client = importlib.import_module("mlflow").MlflowClient(uri or (run.directory / "mlruns").as_uri())
+            run.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
+        self._client = importlib.import_module("mlflow").MlflowClient(
+            uri or RunDirectory(run.directory).mlruns.as_uri()
+        )
         self._id = run.remembered("mlflow", lambda: self._create(run))
         self._client.update_run(self._id, status="RUNNING")
 
@@ -229,7 +244,7 @@ def make_trackers(names: Sequence[str]) -> list[Tracker]:
     """Trackers by name or import path.
 
     Raises:
-        ConfigurationError: There is none of that name, or its package is not installed.
+        ConfigurationError: There is no tracker of that name, or its package is not installed.
     """
     return [_make(name) for name in names]
 

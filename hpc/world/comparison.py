@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc.world.launchers import LAUNCHERS, enumerate_words
+from hpc.world.launcher import enumerate_words
+from hpc.world.launchers import LAUNCHERS
 
 TITLES = {row.name: row.title for row in LAUNCHERS}
 SIGNS = {row.name: row.signs for row in LAUNCHERS}

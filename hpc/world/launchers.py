@@ -6,76 +6,15 @@ is: what was started last, innermost, stands first, and `depth` says inside what
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from hpc.world.launcher import INSIDE_A_STEP, INSIDE_ANYTHING, Launcher
 from hpc.world.readings import batch, mpi, pods, slurm, torch_variables
-from hpc.world.readings.numbers import Environ
-from hpc.world.world import World
-
-STEP, INSIDE_A_STEP, INSIDE_ANYTHING = range(3)
-"""How far inside another launcher one may run; the numbers of a shallower one then describe another world."""
 
 
-def _no_doubt(_: Environ) -> str:
-    return ""
-
-
-def _no_advice(_: Environ, __: World) -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """One row.
-
-    Args:
-        name: Its word in `World.source`, in runtime.launcher and in HPC_LAUNCHER.
-        title: What it is called in a sentence.
-        signs: Where any of these is set, the launcher claims this process; without signs it always does.
-        needs: What must be set, too, once it does.
-        read: From a complete environment to a World; raises WorldError when the numbers cannot be.
-        facts: Where the meaning of the variables was learned, with versions.
-        depth: STEP, INSIDE_A_STEP or INSIDE_ANYTHING; two launchers of one depth must agree.
-        doubt: Why the signs do not count this time, or "".
-        advice: What the user should know about this world, or "".
-    """
-
-    name: str
-    title: str
-    signs: tuple[str, ...]
-    needs: tuple[str, ...]
-    read: Callable[[Environ], World]
-    facts: str
-    depth: int = STEP
-    doubt: Callable[[Environ], str] = _no_doubt
-    advice: Callable[[Environ, World], str] = _no_advice
-
-    def is_absent(self, environ: Environ) -> bool:
-        """Whether nothing hints at this launcher."""
-        return bool(self.signs) and not any(environ.get(sign) for sign in self.signs)
-
-    def refusal(self, environ: Environ) -> str:
-        """Why this launcher did not start this process, or "" when it did."""
-        if self.is_absent(environ):
-            return f"{enumerate_words(self.signs, 'and')} {'is' if len(self.signs) == 1 else 'are'} not set"
-        return self.doubt(environ)
-
-    def missing(self, environ: Environ) -> tuple[str, ...]:
-        """The needed variables that are not set, or are empty."""
-        return tuple(name for name in self.needs if not environ.get(name))
-
-
-def enumerate_words(words: tuple[str, ...], last: str) -> str:
-    """Join words as a sentence does: "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
-def _mpi(name: str, title: str, sign: str, names: mpi.Names, facts: str) -> Launcher:
+def _mpi(name: str, title: str, sign: str, names: mpi.Names, facts: str, owns: tuple[str, ...]) -> Launcher:
     """A row for a launcher of MPI: four numbers under names of its own."""
     needs = tuple(dict.fromkeys((names.rank, names.size, names.local_rank, names.local_size)))
     return Launcher(
-        *(name, title, (sign,), needs, mpi.reader(name, names), facts, INSIDE_A_STEP),
+        *(name, title, (sign,), needs, mpi.reader(name, names), facts, owns, INSIDE_A_STEP),
         doubt=mpi.doubt(names),
         advice=mpi.advice,
     )
@@ -97,6 +36,7 @@ LAUNCHERS = (
         ),
         read=torch_variables.read_torchrun,
         facts="torch 2.6 to 2.15, elastic/agent/server/local_elastic_agent.py; --virtual-local-rank since 2.13",
+        owns=("TORCHELASTIC_", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
         depth=INSIDE_ANYTHING,
     ),
     Launcher(
@@ -107,6 +47,7 @@ LAUNCHERS = (
         needs=(),
         read=pods.read_kubeflow,
         facts="documented: training-operator 1.7 to 1.9, Trainer 2.0 (torch plugin); torchrun reads PET_* as options",
+        owns=("PET_",),
         doubt=pods.kubeflow_doubt,
         advice=pods.kubeflow_advice,
     ),
@@ -117,23 +58,28 @@ LAUNCHERS = (
         needs=("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
         read=torch_variables.read_env,
         facts="torch 2.6 to 2.15, distributed/rendezvous.py; LOCAL_RANK and its kin are a custom, not a rule",
+        owns=("LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK"),
         advice=torch_variables.env_advice,
     ),
     _mpi(
         *("jsrun", "LSF's jsrun", "JSM_NAMESPACE_SIZE", mpi.JSRUN),
         "documented: IBM Spectrum LSF 10.1 with JSM 10.3; read by Lightning 2.5, plugins/environments/lsf.py",
+        ("JSM_",),
     ),
     _mpi(
         *("openmpi", "Open MPI's mpirun", "OMPI_COMM_WORLD_SIZE", mpi.OPENMPI),
         "captured on Open MPI 4.1.4 and 5.0.11 (PRRTE 3.0); OMPI_COMM_WORLD_NODE_RANK numbers processes, not nodes",
+        ("OMPI_",),
     ),
     _mpi(
         *("mvapich2", "MVAPICH2's mpirun_rsh", "MV2_COMM_WORLD_SIZE", mpi.MVAPICH2),
         "documented: MVAPICH2 2.3.7 user guide, environment of mpirun_rsh",
+        ("MV2_COMM_WORLD_", "MPIRUN_"),
     ),
     _mpi(
         *("pals", "Cray PALS", "PALS_RANKID", mpi.PALS),
         "documented: cray-pals 1.2 mpiexec(1); the world's size is PMI_SIZE, PALS has no name for it",
+        ("PALS_",),
     ),
     Launcher(
         name="flux",
@@ -142,20 +88,24 @@ LAUNCHERS = (
         needs=("FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_SIZE", "FLUX_JOB_NNODES", "FLUX_JOB_ID"),
         read=batch.read_flux,
         facts="documented: flux-core 0.53 and later, src/shell/task.c; FLUX_JOB_ID is F58 text",
+        owns=("FLUX_TASK_", "FLUX_JOB_"),
         depth=INSIDE_A_STEP,
         advice=mpi.advice,
     ),
     _mpi(
         *("intel-mpi", "Intel MPI's mpiexec", "I_MPI_HYDRA_UUID", mpi.INTEL),
         "captured on Intel MPI 2021.18; every rank of one mpiexec has the same I_MPI_HYDRA_UUID",
+        ("I_MPI_HYDRA_",),
     ),
     _mpi(
         *("mpich", "MPICH's mpiexec", "MPI_LOCALRANKID", mpi.HYDRA),
         "captured on MPICH 4.0.2 (Hydra); MPI_LOCALRANKID and MPI_LOCALNRANKS since 3.2",
+        (),
     ),
     _mpi(
         *("cray-pmi", "Cray PMI", "PMI_LOCAL_RANK", mpi.CRAY),
         "documented: cray-pmi 6.1 intro_pmi(3)",
+        ("PMI_",),
     ),
     Launcher(
         name="pmi",
@@ -164,6 +114,7 @@ LAUNCHERS = (
         needs=("PMI_SIZE",),
         read=mpi.read_bare_pmi,
         facts="captured with MPICH 4.0.2 and Slurm 22.05.8, --mpi=pmi2: PMI itself has no local rank",
+        owns=("PMI_", "PMI2_"),
         depth=INSIDE_A_STEP,
         doubt=mpi.doubt(mpi.CRAY),
     ),
@@ -174,6 +125,7 @@ LAUNCHERS = (
         needs=("PMIX_NAMESPACE",),
         read=mpi.read_bare_pmix,
         facts="captured on PRRTE 3.0 (prterun) and OpenPMIx 4.2.2: rank and name space, and no size",
+        owns=("PMIX_", "PRTE_"),
         depth=INSIDE_A_STEP,
         doubt=mpi.bare_pmix_doubt,
     ),
@@ -184,6 +136,7 @@ LAUNCHERS = (
         needs=("_CONDOR_PROCNO",),
         read=batch.read_htcondor,
         facts="documented: HTCondor 23.0 manual, parallel applications",
+        owns=("_CONDOR_",),
     ),
     Launcher(
         name="xla",
@@ -192,6 +145,7 @@ LAUNCHERS = (
         needs=("PJRT_LOCAL_PROCESS_COUNT",),
         read=pods.read_xla,
         facts="documented: torch_xla 2.6, csrc/runtime/env_vars.cc; recognised by its variables, never run on a TPU",
+        owns=("PJRT_LOCAL_PROCESS_",),
         depth=INSIDE_A_STEP,
     ),
     Launcher(
@@ -203,6 +157,7 @@ LAUNCHERS = (
         needs=("SUBMITIT_LOCAL_JOB_ID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_LOCALID"),
         read=batch.read_submitit_local,
         facts="submitit 1.5.4, local/local.py",
+        owns=("SUBMITIT_",),
         doubt=batch.submitit_doubt,
     ),
     Launcher(
@@ -213,6 +168,7 @@ LAUNCHERS = (
         needs=("HQ_JOB_ID",),
         read=batch.read_hyperqueue,
         facts="captured on HyperQueue 0.27.0",
+        owns=("HQ_",),
         depth=INSIDE_A_STEP,
         advice=batch.hyperqueue_advice,
     ),
@@ -223,6 +179,7 @@ LAUNCHERS = (
         needs=STEP_VARIABLES,
         read=slurm.read_slurm,
         facts="captured on Slurm 22.05.8 (tests/slurm_env); srun alone sets SLURM_STEP_NUM_TASKS (src/common/env.c)",
+        owns=("SLURM_", "SLURMD_", "SRUN_", "SQUEUE_"),
         doubt=slurm.slurm_doubt,
         advice=slurm.step_advice,
     ),
@@ -243,6 +200,7 @@ LAUNCHERS = (
         needs=(),
         read=pods.read_sagemaker,
         facts="documented: sagemaker-training 4.8, ENVIRONMENT_VARIABLES.md",
+        owns=("SM_",),
         advice=pods.sagemaker_advice,
     ),
     Launcher(
@@ -252,6 +210,7 @@ LAUNCHERS = (
         needs=(),
         read=pods.read_kubernetes,
         facts="documented: Kubernetes 1.24 and later, Job with completionMode Indexed; JobSet 0.8 starts such Jobs",
+        owns=("JOBSET_",),
         advice=pods.kubernetes_advice,
     ),
     Launcher(
@@ -261,6 +220,7 @@ LAUNCHERS = (
         needs=(),
         read=batch.read_lsf,
         facts="documented: LSF 10.1, environment variables; LSB_HOSTS vanishes above 4096 bytes, LSB_MCPU_HOSTS stays",
+        owns=("LSB_",),
         advice=batch.lsf_advice,
     ),
     Launcher(
@@ -270,6 +230,7 @@ LAUNCHERS = (
         needs=(),
         read=batch.read_pbs,
         facts="documented: Torque 6.1 and OpenPBS 23.06; PBS_TASKNUM is 1 in the script and in pbsdsh's first task",
+        owns=("PBS_",),
         advice=batch.pbs_advice,
     ),
     Launcher(
@@ -279,6 +240,7 @@ LAUNCHERS = (
         needs=(),
         read=batch.read_sge,
         facts="documented: SGE 6.2 qsub(1); NSLOTS are slots, and PE_HOSTFILE exists on the first node only",
+        owns=("NHOSTS", "NSLOTS"),
         advice=batch.sge_advice,
     ),
     Launcher(
@@ -292,3 +254,8 @@ LAUNCHERS = (
     ),
 )
 """Every launcher we know, most explicit first; the first that claims the process is believed."""
+
+
+def is_a_launchers(variable: str) -> bool:
+    """Whether any launcher of the table sets an environment variable of this name."""
+    return any(launcher.has_set(variable) for launcher in LAUNCHERS)

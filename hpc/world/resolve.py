@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpc.errors import WorldError
-from hpc.world.launchers import LAUNCHERS, Launcher, enumerate_words
+from hpc.world.launcher import Launcher, enumerate_words
+from hpc.world.launchers import LAUNCHERS
 from hpc.world.world import World
 
 SWITCH = "HPC_LAUNCHER"

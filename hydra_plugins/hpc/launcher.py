@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -46,19 +46,36 @@ class HpcLauncher(Launcher):
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
         """
         from hpc.launch.dispatch import submit  # deferred: Hydra imports this module in every app
-        from hpc.submit.freeze import freeze  # deferred, as above
+        from hpc.submit.freeze import freeze, run_directory  # deferred, as above
 
         del initial_job_idx  # always 0: see setup
-        configs = [self._compose(list(overrides), number) for number, overrides in enumerate(job_overrides)]
-        submit(freeze(Path(self.config.run_dir), configs, job_overrides))
+        _check_one_directory(job_overrides)
+        directory = run_directory(self.config)
+        composed = (self._compose(list(overrides), number) for number, overrides in enumerate(job_overrides))
+        submit(freeze(directory, composed, job_overrides))
         return []
 
     def _compose(self, overrides: list[str], number: int) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)  # ${hydra:...} in a point means this point
         return config
+
+
+def _check_one_directory(job_overrides: Sequence[Sequence[str]]) -> None:
+    typed = {each.partition("=")[2] for overrides in job_overrides for each in overrides if _is_run_dir(each)}
+    if len(typed) > 1:
+        from hpc.errors import ConfigurationError  # deferred, as above
+
+        raise ConfigurationError(
+            f"run_dir must be one directory for the whole sweep, each point has one of its own below it, "
+            f"but is {' and '.join(sorted(typed))}."
+        )
+
+
+def _is_run_dir(override: str) -> Any:
+    return override.partition("=")[0].lstrip("+") == "run_dir"
 
 
 ConfigStore.instance().store(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
 
 
 class HpcSweeper(BasicSweeper):
@@ -18,22 +22,56 @@ class HpcSweeper(BasicSweeper):
     once more than the launcher does. This one writes nothing: a refused sweep leaves no trace.
     """
 
-    def __init__(self) -> None:
-        super().__init__(max_batch_size=None)
+    def __init__(self, params: Mapping[str, str] | None = None) -> None:
+        super().__init__(max_batch_size=None, params=dict(params or {}))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """See Hydra's Sweeper; the launcher gets the same three."""
+        """See Hydra's Sweeper; the launcher gets the same three.
+
+        Raises:
+            ConfigurationError: The launcher would train here, one point after the other.
+        """
+        if config.hydra.launcher._target_ != LAUNCHER:
+            _refuse(
+                f"hydra/launcher must be hpc where hydra/sweeper is, but is {config.hydra.launcher._target_}: "
+                "write `override hydra/launcher: hpc` into the defaults list of your config."
+            )
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch every point of the product of `arguments`."""
-        (points,) = self.split_arguments(self.parser.parse_overrides(arguments), None)
+        """Launch every point of the product of hydra.sweeper.params and `arguments`; what is typed wins.
+
+        Raises:
+            ConfigurationError: An override has no values, or a point is not valid.
+        """
+        overrides = self.parser.parse_overrides([*self._parse_config(), *arguments])
+        for override in overrides:
+            _check(override)
+        (points,) = self.split_arguments(overrides, None)
         if self.launcher is None:
             raise RuntimeError("Hydra calls setup before sweep.")
         return self.launcher.launch(points, initial_job_idx=0)
 
 
+def _check(override: Override) -> None:
+    if not override.is_sweep_override():
+        return
+    if not override.is_discrete_sweep():
+        _refuse(f"{override.input_line} must be values, a choice, a range or a glob to be swept, but is an interval.")
+    if not list(override.sweep_iterator()):
+        _refuse(f"{override.input_line} must have at least one value to be swept, but has none.")
+
+
+def _refuse(text: str) -> None:
+    from hpc.errors import ConfigurationError  # deferred: Hydra imports this module in every app
+
+    raise ConfigurationError(text)
+
+
 ConfigStore.instance().store(
-    group="hydra/sweeper", name="hpc", node={"_target_": "hydra_plugins.hpc.sweeper.HpcSweeper"}, provider="hpc"
+    group="hydra/sweeper",
+    name="hpc",
+    node={"_target_": "hydra_plugins.hpc.sweeper.HpcSweeper", "params": None},
+    provider="hpc",
 )

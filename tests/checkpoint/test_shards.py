@@ -37,7 +37,7 @@ def files(saved: Path, size: int) -> list[str]:
 
 
 def test_each_rank_writes_its_own_part_of_what_is_sharded(saved: Path) -> None:
-    each = [f"{kind}.rank_0000{rank}.safetensors" for kind in ("model", "optimizer") for rank in (0, 1)]
+    each = [f"{kind}.rank_0000{rank}.safetensors" for kind in ("model", "optimizer", "others") for rank in (0, 1)]
     assert files(saved, 2) == ["manifest.json", *each, "trainer.pt"]
 
 

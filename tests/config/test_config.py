@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hpc.config import CHOICES, settings_of
+from hpc.config import Cluster, StrategyOptions, settings_of
+from hpc.config.limits import choices
 from hpc.errors import ConfigurationError
 from hpc.paths import CONF_DIR
 
@@ -70,7 +71,7 @@ def test_every_hardware_preset_is_valid_and_named_after_its_file(path: Path) -> 
     assert hardware.gpus_per_node in (0, hardware.tasks_per_node)
 
 
-@pytest.mark.parametrize("group", ["cluster.scheduler", "strategy.name"])
-def test_every_choice_has_a_file(group: str) -> None:
-    directory = CONF_DIR / group.partition(".")[0]
-    assert {path.stem for path in directory.glob("*.yaml")} >= set(CHOICES[group])
+@pytest.mark.parametrize(("section", "option"), [(Cluster, "scheduler"), (StrategyOptions, "name")])
+def test_every_choice_has_a_file(section: type, option: str) -> None:
+    directory = CONF_DIR / {Cluster: "cluster", StrategyOptions: "strategy"}[section]
+    assert {path.stem for path in directory.glob("*.yaml")} >= set(choices(section, option))

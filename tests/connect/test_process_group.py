@@ -29,7 +29,7 @@ from hpc.connect.place import Place
 import torch
 
 world = resolve_world(os.environ)
-group = open_process_group(world, RuntimeOptions(device="cpu"))
+group = open_process_group(world, RuntimeOptions(device="cpu"), os.environ)
 threads = torch.get_num_threads()
 cpus = len(os.sched_getaffinity(0))
 try:

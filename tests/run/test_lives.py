@@ -110,6 +110,8 @@ def test_the_first_rank_to_fail_is_the_cause() -> None:
         ([Resumed(0), Committed(1), Resumed(0)], 1),
         ([Resumed(0), Committed(1)], 0),
         ([Committed(1), Stopped(1, "SIGTERM"), Failed(0, 1)], 2),
+        ([Resumed(0), Closed()], 0),
+        ([Resumed(0), Finished(1.0), Resumed(0)], 1),
     ],
 )
 def test_a_commit_forgives_earlier_lives(last: list[Event], count: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep, changed_keys, is_sweep, load_sweep
+from hpc.config.changes import changed_keys
+from hpc.errors import ConfigurationError, LoadError
+from hpc.run.points import Point, Sweep, is_sweep, load_sweep, remove_made
 
 
 def sweep(directory: Path, **config: Any) -> Sweep:
@@ -63,3 +66,65 @@ def test_a_directory_without_points_is_named(tmp_path: Path) -> None:
 
 def test_changed_keys_are_dotted_and_sorted() -> None:
     assert changed_keys({"a": {"b": 1, "c": 2}, "d": []}, {"a": {"b": 1, "c": 3}, "e": {}}) == ["a.c", "d", "e"]
+
+
+def test_a_point_has_its_settings_once() -> None:
+    point = Point(".", (), {"seed": 7})
+    assert point.settings.seed == 7
+    assert point.settings is point.settings
+
+
+def test_what_hydra_knew_comes_back(tmp_path: Path) -> None:
+    point = Point("0", (), {"seed": 0}, {"job": {"num": 0}})
+    Sweep(tmp_path / "new", (point,)).write()
+    assert load_sweep(tmp_path / "new").point("0").hydra == {"job": {"num": 0}}
+
+
+def test_of_several_commands_exactly_one_gets_the_directory(tmp_path: Path) -> None:
+    directory, start = tmp_path / "a" / "b", threading.Barrier(8)
+
+    def one(number: int) -> str:
+        start.wait()
+        try:
+            Sweep(directory, (Point(str(number), (), {"n": number}),)).write()
+        except ConfigurationError as error:
+            return str(error)
+        return "won"
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(one, range(8)))
+    assert ends.count("won") == 1
+    assert sum("holds a sweep already" in end for end in ends) == 7
+    assert [point.name for point in load_sweep(directory).points] == [str(ends.index("won"))]
+
+
+def test_a_directory_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "new" / "sweep.json.tmp").mkdir(parents=True)
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
+        sweep(tmp_path / "runs" / "link").write()
+    with pytest.raises(ConfigurationError, match="is a set"):
+        sweep(tmp_path / "other" / "new", x={1}).write()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_was_made_is_taken_back_and_nothing_else(tmp_path: Path) -> None:
+    made = sweep(tmp_path / "a" / "b").write()
+    (tmp_path / "a" / "mine").write_text("")
+    remove_made(made)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "mine"]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "3", '{"name": ".", "overrides": [], "config": [', "\x00"])
+def test_damaged_points_are_named(tmp_path: Path, line: str) -> None:
+    sweep(tmp_path).write()
+    (tmp_path / "points.jsonl").write_text(f"{line}\n")
+    with pytest.raises(LoadError, match=r"points\.jsonl|sweep\.json"):
+        load_sweep(tmp_path)
+
+
+def test_a_point_that_is_not_there_is_named(tmp_path: Path) -> None:
+    sweep(tmp_path).write()
+    with pytest.raises(LoadError, match=r"must hold point 7"):
+        load_sweep(tmp_path).point("7")

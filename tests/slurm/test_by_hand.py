@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc.run.events import Finished, Started
+from hpc.run.directory import RunDirectory
+from hpc.run.events import Failed, Finished, Started, Stopped
 from hpc.run.journal import read_journal
 from tests.conftest import ROOT
 from tests.slurm.cluster import SlurmCluster
@@ -75,3 +76,28 @@ def test_a_batch_script_without_srun_is_a_world_of_one_with_advice(
     assert "srun" in log
     assert "hardware=cpu must come up as 2 rank(s), but came up as 1" in log
     assert not (tmp_path / "run").exists()
+
+
+def test_a_script_without_a_task_has_failure_records_and_the_clock(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Two steps of one job: a rank of the first fails; the second begins beside its record, and meets the limit."""
+    run = tmp_path / "run"
+    script = f"srun --kill-on-bad-exit=1 python {ROOT}/tests/programs/by_hand.py {run} 1000000"
+    done = cluster.run(
+        "sbatch", "--parsable", "--wait", "--ntasks=2", "--time=3", f"--output={tmp_path}/log", "--wrap",
+        f"{script} fail 1; {script} slow 0.1",
+        check=False, timeout=240, env=environ,
+    )  # fmt: skip
+    log = (tmp_path / "log").read_text()
+    assert done.returncode == 75, log
+    job_id = done.stdout.strip()
+    first, second = told(run, Started)
+    assert (first.attempt[-4:], second.attempt[-4:]) == ("-0.0", "-0.1")
+    assert first.attempt.split(".")[1] == f"{job_id}-0"
+    (failure,) = told(run, Failed)
+    assert (failure.attempt, failure.rank, failure.reason) == (first.attempt, 1, "ValueError: asked to fail")
+    assert [path.name for path in RunDirectory(run).failures.iterdir()] == [f"{first.attempt}.txt"]
+    (stop,) = told(run, Stopped)
+    assert (stop.attempt, stop.cause) == (second.attempt, "TIME_LIMIT")
+    assert [RunDirectory(run).log(rank).exists() for rank in (0, 1)] == [True, True]

@@ -189,7 +189,7 @@ from hpc.world import resolve_world
 
 world = resolve_world(os.environ)
 options = RuntimeOptions(device="cpu", rendezvous_timeout_seconds=60, interface=sys.argv[2] or None)
-group = open_process_group(world, options)
+group = open_process_group(world, options, os.environ)
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(2):
@@ -234,7 +234,7 @@ from hpc.config import RuntimeOptions
 from hpc.connect.process_group import open_process_group
 from hpc.world import resolve_world
 
-open_process_group(resolve_world(os.environ), RuntimeOptions(device="cpu"))
+open_process_group(resolve_world(os.environ), RuntimeOptions(device="cpu"), os.environ)
 """
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from hpc.errors import SlurmError
 from hpc.slurm import client
+from hpc.slurm.gres import resources
 
 # scontrol show job --oneliner, Slurm 22.05.8, at the start of a preemption's grace time
 RECORD = (
@@ -57,14 +58,28 @@ def test_time_limits_are_minutes(text: str, minutes: float) -> None:
 @pytest.mark.parametrize(
     ("gres", "counts"),
     [
-        ("gpu:a100:8(S:0-1)", {"a100": 8}),
-        ("gpu:8", {"": 8}),
-        ("gpu:a100:4,gpu:h100:2,nvme:1", {"a100": 4, "h100": 2}),
+        ("gpu:a100:8(S:0-1)", {"gpu a100": 8}),
+        ("gpu:8", {"gpu ": 8}),
+        ("gpu:a100:4,gpu:h100:2,nvme:1", {"gpu a100": 4, "gpu h100": 2, "nvme ": 1}),
         ("(null)", {}),
+        ("N/A", {}),
+        ("", {}),
+        ("gpu:2080ti:4(S:0-1)", {"gpu 2080ti": 4}),
+        ("gpu:a100-sxm4-80gb:8(S:0,2-3)", {"gpu a100-sxm4-80gb": 8}),
+        (
+            "gpu:nvidia_a100_80gb:2(S:0),shard:nvidia_a100_80gb:16",
+            {"gpu nvidia_a100_80gb": 2, "shard nvidia_a100_80gb": 16},
+        ),
+        ("gpu:1g.5gb:14,gpu:3g.20gb:2", {"gpu 1g.5gb": 14, "gpu 3g.20gb": 2}),
+        ("gpu:4(IDX:0-3),shard:64(0/64)", {"gpu ": 4, "shard ": 64}),
+        ("gpu:a100", {"gpu a100": 1}),
+        ("gpu", {"gpu ": 1}),
+        ("craynetwork:4,bandwidth:lustre:2K", {"craynetwork ": 4, "bandwidth lustre": 2048}),
+        ("gpu:(null):8", {"gpu ": 8}),
     ],
 )
-def test_gpus_are_counted_by_type(gres: str, counts: dict[str, int]) -> None:
-    assert client.gpus(gres) == counts
+def test_gpus_and_the_like_are_counted_by_type(gres: str, counts: dict[str, int]) -> None:
+    assert {f"{each.name} {each.kind}": each.count for each in resources(gres)} == counts
 
 
 def executable(directory: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

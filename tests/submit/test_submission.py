@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: Fake
 
 
 def test_the_environment_of_an_enclosing_job_does_not_leak(run_py: Run, fake_slurm: FakeSlurm) -> None:
-    leaks = {"SLURM_NTASKS_PER_NODE": "3", "SLURM_CPU_BIND": "x", "SBATCH_PARTITION": "nowhere", "RANK": "0"}
+    leaks = {"SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "x", "SBATCH_PARTITION": "nowhere", "RANK": "0"}
+    leaks |= {"FLUX_TASK_RANK": "1", "HQ_TASK_ID": "3", "PALS_RANKID": "0", "MPI_LOCALRANKID": "1", "PMI_FD": "9"}
     keeps = {"SLURM_CONF": "/etc/slurm/slurm.conf", "HOME": "/tmp"}
     run_py("-m", "hardware=8xA100", environ={**fake_slurm.environ, **leaks, **keeps})
     environment = (fake_slurm.directory / "environment").read_text().splitlines()
@@ -211,3 +213,51 @@ def test_training_on_the_login_node_is_refused(
 ) -> None:
     done = run_py(f"hardware={hardware}", "run_dir=runs/out", environ=fake_slurm.environ)
     assert_refused(done, f"`python run.py -m hardware={hardware}`", tmp_path / "runs")
+
+
+CPU = ("-m", "hardware=cpu", "cluster.partition=cpu")
+
+
+def test_what_a_login_shell_exports_reaches_sbatch_unless_the_plan_says_it(run_py: Run, fake_slurm: FakeSlurm) -> None:
+    wishes = {"SBATCH_ACCOUNT": "lab", "SBATCH_PARTITION": "gpu", "SBATCH_TIMELIMIT": "1"}
+    done = run_py(*CPU, environ={**fake_slurm.environ, **wishes})
+    assert done.returncode == 0, done.stderr
+    lines = (fake_slurm.directory / "environment").read_text().splitlines()
+    assert [line for line in lines if line.startswith("SBATCH_")] == ["SBATCH_ACCOUNT=lab"]
+
+
+def test_a_refused_sweep_leaves_what_was_there_before(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    (tmp_path / "out/submitit").mkdir(parents=True)
+    for name in ("notes", "submitit/old.pkl"):
+        (tmp_path / "out" / name).write_text("mine")
+    before = sorted(tmp_path.rglob("out/**/*"))
+    fake_slurm.refuse("sbatch: error: QOSMaxSubmitJobPerUserLimit\n", after=1)
+    refused = run_py("-m", "hardware=8xA100,1xA100", "run_dir=out", environ=fake_slurm.environ)
+    assert refused.returncode == 78
+    assert sorted(tmp_path.rglob("out/**/*")) == before
+    (fake_slurm.directory / "refusal").unlink()
+    done = run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_corrected_value_works_with_the_same_directory(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    assert run_py(*CPU, "run_dir=out", "seed=-1", environ=fake_slurm.environ).returncode == 78
+    done = run_py(*CPU, "run_dir=out", "seed=1", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/points.jsonl").exists()
+
+
+def test_the_environment_of_a_site_is_set_as_it_was_written(run_hpc: Run, fake_slurm: FakeSlurm) -> None:
+    odd = 'it\'s $HOME `x` \\ "q"'
+    quoted = "'" + odd.replace("'", "\\'") + "'"
+    done = run_hpc(
+        "script", "hardware=cpu", f"+cluster.environment={{ODD:{quoted},PYTHONPATH:/site}}", "run_dir=out",
+        environ=fake_slurm.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    exports = [line for line in done.stdout.splitlines() if line.startswith("export ")]
+    shell = "\n".join([*exports, 'printf "%s\\n" "$ODD" "$PYTHONPATH" "$SLURM_EXPORT_ENV"'])
+    told = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[0] == odd
+    assert told[1].startswith("/site:")
+    assert told[2] == "ALL"

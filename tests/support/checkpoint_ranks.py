@@ -10,7 +10,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,6 +23,7 @@ from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from hpc.connect.process_group import ProcessGroup
+from hpc.errors import DriftError
 from hpc.world import World
 
 Layout = tuple[int, ...]
@@ -75,6 +78,19 @@ class Net(nn.Module):
         return torch.as_tensor(self.last(self.norm(self.second(self.first(points))) * self.gain))
 
 
+class Average:
+    """Registered: copies of a model's parameters, sharded as these are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = {name: each.detach().clone() for name, each in model.named_parameters()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values, "count": np.int64(3)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values = state["values"]
+
+
 def training(layout: Layout, seed: int) -> TrainingState:
     """A model after two steps, with an optimizer that has state, in the given layout."""
     torch.manual_seed(seed)
@@ -88,7 +104,7 @@ def training(layout: Layout, seed: int) -> TrainingState:
         model(torch.randn(4, 5)).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-    return TrainingState([model], [optimizer], {})
+    return TrainingState([model], [optimizer], {"user.average": Average(model)})
 
 
 def whole(state: TrainingState) -> dict[str, torch.Tensor]:
@@ -134,6 +150,27 @@ def loads(layout: Layout, directory: Path) -> Callable[[ProcessGroup], None]:
     return program
 
 
+def drifts(directory: Path) -> Callable[[ProcessGroup], None]:
+    """Two replicas of two shards each, one of which has become another: nothing is committed."""
+
+    def program(group: ProcessGroup) -> None:
+        state, rank = training((2, 2), seed=0), group.world.rank
+        weight: Any = state.models[0].get_parameter("second.weight")
+        if rank == 3:
+            weight.to_local().data[0, 0] += 1
+        store = CheckpointStore(directory)
+        if rank == 0:
+            store.acquire()
+        try:
+            commit(store, group, snapshot(state, 2, rank, {}, {}))
+        except DriftError as error:
+            if "second.weight, but at step 2 it is one value on rank 1 and another on rank 3;" in str(error):
+                return
+        raise ValueError("nothing was noticed")
+
+    return program
+
+
 SAVED: tuple[tuple[int, Layout, tuple[tuple[int, Layout], ...]], ...] = (
     (1, (), ((2, (2,)),)),
     (2, (2,), ((1, ()), (2, (2,)), (3, (3,)))),
@@ -145,6 +182,7 @@ SAVED: tuple[tuple[int, Layout, tuple[tuple[int, Layout], ...]], ...] = (
 def main(arguments: Sequence[str]) -> None:
     """Every world of SAVED."""
     directory = Path(arguments[0])
+    in_world(4, drifts(directory / "drifted"), directory / "meeting")
     for size, layout, others in SAVED:
         where = directory / f"saved_by_{size}"
         in_world(size, saves(layout, where), directory / "meeting")

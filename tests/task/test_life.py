@@ -230,6 +230,7 @@ def test_eight_ranks_are_rehearsed_on_this_machine(run_py: Run, tmp_path: Path) 
         "-m", "hardware=8xA100", "cluster=local", "runtime.device=cpu", "run_dir=out", "steps=5", "+job={}", *JOB
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "submitit INFO" not in done.stdout + done.stderr
     (started,) = told(tmp_path / "out" / "0", Started)
     assert started.world_size == 8
 

@@ -90,6 +90,16 @@ def run_at(directory: Path, step: int) -> TrackedRun:
     return TrackedRun(directory, "curves", {}, step)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"wandb": 7}', b"\xff", b"[" * 100_000])
+def test_ids_that_cannot_be_read_are_made_anew_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "trackers.json").write_bytes(content)
+    assert run_at(tmp_path, 3).remembered("wandb", lambda: "new") == "new"
+    assert "trackers.json must say under which ids trackers know this run" in capsys.readouterr().err
+    assert run_at(tmp_path, 4).remembered("wandb", lambda: "newer") == "new"
+
+
 def test_csv_drops_what_is_trained_again_and_takes_new_columns(tmp_path: Path) -> None:
     for start, rows in ((0, [(1, {"loss": 3.0}), (2, {"loss": 2.0, "held_out": 4.0})]), (1, [(2, {"loss": 2.5})])):
         tracker = Csv()

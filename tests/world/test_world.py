@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hpc.errors import WorldError
 from hpc.world import World, explain_world, resolve_world
-from hpc.world.launchers import LAUNCHERS, enumerate_words
+from hpc.world.launcher import enumerate_words
+from hpc.world.launchers import LAUNCHERS
 from tests.world.environments import ENV, ENV_LOCAL, SUBMITIT_LOCAL, TORCHRUN, captured
 
 STEP = captured("srun_in_batch.node1.1")

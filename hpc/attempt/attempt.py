@@ -1,0 +1,93 @@
+"""The attempt that this process takes part in: begun once, and joined by whoever needs it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpc.attempt.identity import name_of, needs_stamp, new_stamp
+from hpc.run.directory import RunDirectory
+from hpc.run.journal import Journal
+from hpc.stop.requests import StopRequests, stop_requests
+from hpc.world import Explanation, World, explain_world
+from hpc.world.resolve import AUTO
+
+Agree = Callable[[str, str], str]
+"""A key and this rank's proposal -> rank 0's proposal, on every rank. Collective."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One life of a run, as one of its ranks sees it.
+
+    Args:
+        id: Its name, alike on all ranks; see `hpc.attempt.identity`.
+        world: Which rank this is.
+        directory: The run directory.
+        requests: Whether this process was told to stop.
+        record: Where the rank that fails first writes down why. No file of an older attempt.
+        environ: The process's environment variables, for libraries that are told in no other way.
+    """
+
+    id: str
+    world: World
+    directory: Path
+    requests: StopRequests
+    record: Path
+    environ: MutableMapping[str, str] = field(repr=False)
+
+    @property
+    def journal(self) -> Journal:
+        """Where this rank tells what happens."""
+        return Journal(self.directory, self.id, self.world.rank)
+
+
+def prepare_process(environ: MutableMapping[str, str] = os.environ) -> None:
+    """What must be in place before torch is imported."""
+    stop_requests()  # a signal may come in the seconds that the import takes
+    environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else every rank warns of hosts without reverse DNS
+
+
+def explain_process(launcher: str = AUTO) -> Explanation:
+    """Which rank this process is, and who says so.
+
+    Args:
+        launcher: `runtime.launcher`.
+
+    Raises:
+        WorldError: Its environment variables do not describe one world.
+    """
+    return explain_world(os.environ, launcher)
+
+
+_numbers = itertools.count(1)
+
+
+def begin(world: World, directory: Path, agree: Agree, environ: MutableMapping[str, str] = os.environ) -> Attempt:
+    """The next attempt of this process. Nothing is written. All ranks must call it equally often.
+
+    Args:
+        world: Which rank this is.
+        directory: The run directory.
+        agree: Called where several ranks must choose a name that their launcher has not given them.
+        environ: The process's environment variables.
+    """
+    number = next(_numbers)
+    parts = [name_of(world, environ)]
+    if needs_stamp(world):
+        stamp = new_stamp()
+        parts.append(agree(f"hpc/attempt/{number}", stamp) if world.world_size > 1 else stamp)
+    elif number > 1:
+        parts.append(str(number))
+    identity = ".".join(parts)
+    return Attempt(identity, world, directory, stop_requests(), _unused(directory, identity), environ)
+
+
+def _unused(directory: Path, identity: str) -> Path:
+    """The record of this attempt. Where a shell starts the program twice in one step, both have the same name."""
+    again = (f"{identity}.again-{number}" for number in itertools.count(1))
+    records = map(RunDirectory(directory).failure, itertools.chain([identity], again))
+    return next(record for record in records if not os.path.lexists(record))
