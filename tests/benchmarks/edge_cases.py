@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -558,7 +559,7 @@ def _rank(queue: Queue[Any], name: str, case: str, directory: Path, rank: int, p
     queue.put(answer)
     queue.close()
     queue.join_thread()
-    time.sleep(HANG_SECONDS)  # the other rank may still need this one's store
+    signal.pause()  # until both have answered: the other rank may still need this one's store
 
 
 def _plain(value: Any) -> Any:
