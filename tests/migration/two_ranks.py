@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from hpc import Runtime
@@ -112,7 +112,7 @@ def main(directory: Path) -> None:
     config = {"run_dir": str(directory / "run"), "runtime": {"device": "cpu", "trackers": []}}
     with Runtime(config) as runtime:
         rank = runtime.process_index
-        accelerator = Accelerator(cpu=True)
+        accelerator = import_module("accelerate").Accelerator(cpu=True)
         answers: dict[str, Any] = {
             "hpc": runtime.group.all_gather(told(runtime, rank)),
             "accelerate": runtime.group.all_gather(told(accelerator, rank)),

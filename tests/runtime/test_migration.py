@@ -26,7 +26,7 @@ def build(cfg):
     return model, optimizer, StepLR(optimizer, 3, 0.5), DataLoader(Points(), batch_size=10)
 
 cfg = {"run_dir": "run", "runtime": {"device": "cpu"}, "strategy": {"accumulation_steps": 2},
-       "accumulation_steps": 2, "epochs": 2, "steps": 50}
+       "accumulation_steps": 2, "epochs": 2}
 models = []
 for path in sys.argv[1:]:
     names = {"build": build, "cross_entropy": cross_entropy}
