@@ -21,6 +21,8 @@ from hpc.tracking.profiler import ProfilerWindow
 from hpc.tracking.report import Report
 from hpc.tracking.trackers import TrackedRun
 
+OF_THIS_RUN = (StopCause.EARLY, StopCause.SAVE_FAILED, StopCause.DIVERGED)
+"""What ends one run, and not the next one in this process, as a signal does."""
 _numbers = itertools.count()
 """Tells the Runtimes of this process apart in the store; every rank makes the same ones in the same order."""
 
@@ -186,8 +188,8 @@ class Boundary:
             SaveError: A save was still under way, and has failed.
         """
         self.profiler.close()
-        if self.parts.requests.cause in (StopCause.DIVERGED, StopCause.EARLY):
-            self.parts.requests.cause = StopCause.NONE  # this run's, not that of the next one in this process
+        if self.parts.requests.cause in OF_THIS_RUN:
+            self.parts.requests.cause = StopCause.NONE
         if self.report is not None:
             self.report.close()
             self.report = None

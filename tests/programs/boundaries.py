@@ -71,16 +71,27 @@ def nan_in(step: int, micro_batch: int) -> Each:
     return each
 
 
-def left_out(runtime: Runtime, step: int) -> str | None:
-    """Rank 1 leaves out what rank 0 trains on, from the third step on."""
-    return LEFT_OUT if step >= 3 and runtime.process_index == 1 and not runtime.sync_gradients else None
+def left_out_once() -> Each:
+    """Rank 1 leaves out a micro-batch that rank 0 trains on, in the third step."""
+    done: list[int] = []
+
+    def each(runtime: Runtime, step: int) -> str | None:
+        if step != 3 or done or runtime.process_index != 1:
+            return None
+        done.append(step)
+        return LEFT_OUT
+
+    return each
 
 
 QUESTIONS: dict[str, tuple[Each, dict[str, Any]]] = {
     "all ranks stop": (stopped_by((0, 1)), {}),
     "one rank stops": (stopped_by((1,)), {}),
     "nan at a save": (nan_in(6, 0), {"checkpoint": {"every_steps": 3}}),
-    "left out on one rank": (left_out, {"strategy": {"accumulation_steps": 2}, "checkpoint": {"every_steps": 2}}),
+    "left out on one rank": (
+        left_out_once(),
+        {"strategy": {"accumulation_steps": 2}, "checkpoint": {"every_steps": 2}},
+    ),
     "nan in an inner micro-batch": (nan_in(5, 0), {"strategy": {"accumulation_steps": 2}}),
 }
 
