@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -20,6 +21,8 @@ from hpc.connect.place import Place, check_devices, cpu_advice, thread_count
 from hpc.connect.rendezvous import open_store
 from hpc.say import phase, warn
 from hpc.world import World
+
+READ_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,21 @@ def world_store(world: World, timeout_seconds: int, interface: str | None, host_
 def told_by_rank_0(world: World, options: RuntimeOptions, key: str, text: str) -> str:
     """Rank 0's text, on every rank, before there is a process group. Collective, once for each key.
 
+    Rank 0 returns when all have read it, because the store may end with rank 0's process.
+
     Raises:
         WorldError: The ranks did not find each other.
     """
     store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
-    if world.rank == 0:
-        store.set(key, text)
-    return str(store.get(key).decode())
+    if world.rank != 0:
+        told = str(store.get(key).decode())
+        store.add(f"{key}/read", 1)
+        return told
+    store.set(key, text)
+    deadline = time.monotonic() + options.rendezvous_timeout_seconds
+    while store.add(f"{key}/read", 0) < world.world_size - 1 and time.monotonic() < deadline:
+        time.sleep(READ_POLL_SECONDS)
+    return text
 
 
 @cache

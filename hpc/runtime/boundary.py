@@ -208,10 +208,11 @@ class Boundary:
         own = self.positions.own
         if self.loop is not None:
             own = {**own, self.loop.name: self.loop.own_position()}
-        finite, step = self.parts.finite, self.step
+        finite, step = self.parts.finite.as_of_now(), self.step
 
         def doubt() -> tuple[int, str]:
-            return finite.found_step or step, finite.problem() or logged
+            since, problem = finite()
+            return since or step, problem or logged
 
         alike = {
             f"number of samples in the loop {name}": str(each.samples) for name, each in self.positions.loops.items()

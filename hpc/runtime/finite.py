@@ -7,6 +7,7 @@ zero times a number that is not finite is NaN, so one small kernel a value remem
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -65,8 +66,17 @@ class Finite:
             return known
         return bool(self._found)
 
-    def problem(self) -> str:
-        """What is not finite, as the beginning of a sentence, or ""; waits for the device."""
-        if not self._found and not self._flag.is_cpu and bool(self._flag.isnan()):
-            self._found = "loss and gradient norm must stay finite, but one of them is not"
-        return self._found
+    def as_of_now(self) -> Callable[[], tuple[int, str]]:
+        """What was not finite until now, to be asked later: since which step, and the beginning of a sentence, or "".
+
+        Only the answer waits for the device; what happens in between does not change it.
+        """
+        step, found = self.found_step, self._found
+        flag = None if found or self._flag.is_cpu else self._flag.clone()
+
+        def answer() -> tuple[int, str]:
+            if flag is not None and bool(flag.isnan()):
+                return step, "loss and gradient norm must stay finite, but one of them is not"
+            return step, found
+
+        return answer

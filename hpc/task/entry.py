@@ -10,10 +10,10 @@ from typing import Any
 from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process
 from hpc.attempt.life import start
 from hpc.config import Settings
-from hpc.errors import ConfigurationError, HpcError
+from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
 from hpc.run.points import Point, Sweep, load_sweep
-from hpc.run.result import read_result, write_result
+from hpc.run.result import Result, read_result, write_result
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
@@ -32,11 +32,12 @@ def run(sweep_directory: str, point: str) -> None:
         world = explain_process(settings.runtime.launcher).world
         set_up(world.rank)
         check_world(settings, world, in_job=True)
-        attempt = begin(world, sweep.point_directory(point), _agree(settings, world))
+        agree = _agree(settings, world)
+        attempt = begin(world, sweep.point_directory(point), agree)
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
-    leave(guarded(attempt, lambda: live(frozen, attempt)))
+    leave(guarded(attempt, lambda: live(frozen, attempt, agree)))
 
 
 def run_here(point: Point) -> None:
@@ -61,16 +62,16 @@ def run_here(point: Point) -> None:
     agree = _agree(settings, world)
     agreed = agree_on_point(point, agree, world)
     attempt = begin(world, Path(agreed.settings.run_dir), agree)
-    leave(guarded(attempt, lambda: live(agreed, attempt)))
+    leave(guarded(attempt, lambda: live(agreed, attempt, agree)))
 
 
-def live(point: Point, attempt: Attempt) -> Any:
+def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
     """One life: call the training function, and mark the point finished when every rank has returned.
 
     Returns:
         What the training function returned, now or in an earlier life.
     """
-    result = read_result(attempt.directory)
+    result = _finished(attempt, agree)
     if result is not None:
         say(f"{attempt.directory} is finished: it returned {result.value}; choose another run_dir to train again.")
         return result.value
@@ -79,6 +80,29 @@ def live(point: Point, attempt: Attempt) -> Any:
     value = training_function(point.settings.experiment.target)(_as_config(point.config))
     _end(attempt, value)
     return value
+
+
+def _finished(attempt: Attempt, agree: Agree) -> Result | None:
+    """Rank 0's answer for all ranks: one that begins later must not find what rank 0 of this very life has written.
+
+    Raises:
+        LoadError: finished.json is there and cannot be read; on every rank.
+    """
+    world = attempt.world
+    if world.world_size == 1:
+        return read_result(attempt.directory)
+    answer = json.loads(agree("hpc/finished", _result_or_error(attempt.directory) if world.rank == 0 else ""))
+    if "error" in answer:
+        raise LoadError(answer["error"])
+    return Result(answer["value"]) if "value" in answer else None
+
+
+def _result_or_error(directory: Path) -> str:
+    try:
+        result = read_result(directory)
+    except LoadError as error:
+        return json.dumps({"error": str(error)})
+    return json.dumps({} if result is None else {"value": result.value})
 
 
 def check_world(settings: Settings, world: World, in_job: bool) -> None:

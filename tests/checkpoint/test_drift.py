@@ -153,7 +153,7 @@ def test_a_run_whose_weights_are_not_finite_ends_whatever_is_done_about_failed_s
 ) -> None:
     def at_step(runtime: Any, step: int) -> None:
         if step == 4:
-            runtime.state.models[0].weight.data[0, 0] = math.nan
+            runtime.training_state.models[0].weight.data[0, 0] = math.nan
 
     with pytest.raises(DivergedError, match="weight must be finite, but is not on rank 0; nothing of step 4"):
         train(every_two_steps(tmp_path, on_error=on_error, asynchronous=False), at_step)

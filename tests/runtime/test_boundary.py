@@ -278,7 +278,7 @@ def test_folds_have_a_runtime_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/abs", "checkpoints"])
 def test_the_name_of_a_fold_is_that_of_a_directory(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="name must be that of a directory below run_dir"):
+    with pytest.raises(ConfigurationError, match="name must be that of a new directory below run_dir"):
         Runtime(config(tmp_path), name=name)
 
 

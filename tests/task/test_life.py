@@ -204,11 +204,18 @@ def test_when_every_checkpoint_is_damaged_nothing_starts_from_scratch(run_py: Ru
     assert "must hold the checkpoint of step 50" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["tests.programs.jobs.nothing", "nowhere.train", "nodots"])
-def test_a_training_function_that_is_not_there_is_one_sentence(run_py: Run, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("tests.programs.jobs.nothing", "must be an importable module.function"),
+        ("nowhere.train", "must be an importable module.function"),
+        ("nodots", "must be a module and a function of it, such as my_project.train.train"),
+    ],
+)
+def test_a_training_function_that_is_not_there_is_one_sentence(run_py: Run, target: str, words: str) -> None:
     done = run_py(f"experiment.target={target}", "run_dir=out")
     assert done.returncode == 78
-    assert f"must be an importable module.function, but is {target}" in done.stderr
+    assert f"{words}, but is {target}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
