@@ -31,7 +31,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def runner(directory: Path, *program: str) -> Run:
     """Something that runs a program with more arguments in a directory, as a person would."""
 
-    def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 120) -> Completed:
+    def run(*arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 300) -> Completed:
         environment = {**clean_environment(), **(environ or {})}
         return subprocess.run(
             [sys.executable, *program, *arguments],

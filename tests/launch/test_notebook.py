@@ -69,6 +69,6 @@ def test_a_notebook_trains_on_two_ranks(tmp_path: Path, monkeypatch: pytest.Monk
     new: Any = nbformat.v4
     cells = [new.new_code_cell(source) for source in (f"DIRECTORY = {str(tmp_path / 'run')!r}", *CELLS)]
     notebook = new.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     assert "rank 0 of 2\nrank 1 of 2\n" in output(notebook.cells[-2])
     assert output(notebook.cells[-1]) == "3.00\n"

@@ -56,7 +56,7 @@ def test_srun_makes_every_task_a_rank(cluster: SlurmCluster, tmp_path: Path, env
         "hardware.nodes=2",
         "hardware.tasks_per_node=1",
     )
-    cluster.run("srun", "--nodes=2", "--ntasks=2", *program, f"run_dir={tmp_path}/run", timeout=120, env=environ)
+    cluster.run("srun", "--nodes=2", "--ntasks=2", *program, f"run_dir={tmp_path}/run", timeout=300, env=environ)
     (started,) = told(tmp_path / "run", Started)
     assert (started.source, started.world_size, started.hosts) == ("slurm", 2, ("node1", "node2"))
 
@@ -68,7 +68,7 @@ def test_a_batch_script_without_srun_is_a_world_of_one_with_advice(
     done = cluster.run(
         "sbatch", "--parsable", "--wait", "--ntasks=2", f"--output={tmp_path}/log", "--wrap",
         f"python -m hpc world --json; {train}",
-        check=False, timeout=90, env=environ,
+        check=False, timeout=300, env=environ,
     )  # fmt: skip
     assert done.returncode == 78
     log = (tmp_path / "log").read_text()

@@ -53,7 +53,7 @@ class Submitted:
         files = (self.point(point) / "trace").glob("rank_*.json")
         return {int(path.stem.removeprefix("rank_")): _read(path).get("step", 0) for path in files}
 
-    def wait_for_step(self, step: int, point: str = "0", seconds: float = 90) -> None:
+    def wait_for_step(self, step: int, point: str = "0", seconds: float = 300) -> None:
         """Return once rank 0 has reached a step."""
         deadline = time.monotonic() + seconds
         while self.steps(point).get(0, 0) < step:
@@ -69,7 +69,7 @@ class Submitted:
         """Everything any task printed."""
         return "\n".join(path.read_text() for path in sorted((self.directory / "submitit").glob("*_log.out")))
 
-    def wait_for(self, state: str, task: str = "", seconds: float = 150) -> None:
+    def wait_for(self, state: str, task: str = "", seconds: float = 400) -> None:
         """Return once the job is in a state, whatever it goes through."""
         try:
             self.cluster.wait_for(f"{self.job_id}{task}", state, timeout_seconds=seconds)
@@ -101,7 +101,7 @@ def submit(cluster: SlurmCluster, tmp_path: Path) -> Iterator[Submit]:
         done = subprocess.run(
             [sys.executable, str(ROOT / "run.py"), *JOB, f"run_dir={directory}", f"+job={{{words}}}", *arguments],
             cwd=tmp_path, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found = re.search(r"Submitted job (\d+)", done.stdout)
@@ -120,7 +120,7 @@ def golden(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> P
     subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *JOB, f"run_dir={directory / 'run'}", "+job={step_seconds:0}"],
         cwd=directory, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (directory / "run" / "0" / "finished.json").exists():
@@ -185,7 +185,7 @@ def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
         for step in (20, 70):
             job.wait_for_step(step)
             preempt(job)
-            job.wait_for("PENDING", seconds=60)
+            job.wait_for("PENDING", seconds=200)
         job.wait_for("COMPLETED")
     finally:
         cluster.set_grace("low", 0)
@@ -201,7 +201,7 @@ def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
 def test_a_run_that_meets_its_time_limit_goes_on_in_another_life(submit: Submit, golden: Path) -> None:
     longer_than_a_life = (60 - 15) / STEPS * 1.25  # however fast the machine
     job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=longer_than_a_life)
-    job.wait_for("COMPLETED", seconds=300)
+    job.wait_for("COMPLETED", seconds=900)
     stops = [event.step for event in job.events(Stopped)]
     assert stops
     assert [event.step for event in job.events(Resumed)] == [0, *stops]
@@ -212,7 +212,7 @@ def test_a_cancelled_job_stays_cancelled(submit: Submit, cluster: SlurmCluster) 
     job = submit()
     job.wait_for_step(10)
     cluster.run("scancel", job.job_id)
-    job.wait_for("CANCELLED", seconds=60)
+    job.wait_for("CANCELLED", seconds=200)
     assert_nothing_is_left(cluster)
     time.sleep(2 * cluster.options.cred_expire_seconds)  # a requeued job would be eligible again by now
     assert cluster.job(job.job_id)["JobState"] == "CANCELLED"
@@ -222,7 +222,7 @@ def test_a_cancelled_job_stays_cancelled(submit: Submit, cluster: SlurmCluster) 
 
 def test_a_failing_rank_fails_the_job_and_is_named_first(submit: Submit, cluster: SlurmCluster) -> None:
     job = submit(fail_rank=3, fail_step=10)
-    job.wait_for("FAILED", seconds=90)
+    job.wait_for("FAILED", seconds=300)
     assert_nothing_is_left(cluster)
     assert states(cluster, job.job_id) == [("FAILED", "1:0")]
     assert cluster.job(job.job_id)["Restarts"] == "0"

@@ -137,7 +137,7 @@ def submit(cluster: SlurmCluster, place: Path, environ: dict[str, str], options:
     """What the processes of a batch job answered."""
     done = cluster.run(
         *("sbatch", "--parsable", "--wait", *shlex.split(options), f"--output={place}/log-%j", f"--wrap={script}"),
-        cwd=place, check=False, timeout=120, env=environ,
+        cwd=place, check=False, timeout=300, env=environ,
     )  # fmt: skip
     log = "\n".join(path.read_text() for path in sorted(place.glob("log-*")))
     assert done.returncode == 0, f"{done.stderr}\n{log}"
@@ -183,7 +183,7 @@ def test_a_shell_of_salloc_is_alone_and_its_steps_are_not(
     cluster: SlurmCluster, place: Path, environ: dict[str, str],
 ) -> None:  # fmt: skip
     options = ("-J", "dev", "-N2", "--ntasks-per-node=2", "--mem-per-cpu=100")
-    cluster.run("salloc", *options, *shlex.split(command), cwd=place, timeout=60, env=environ)
+    cluster.run("salloc", *options, *shlex.split(command), cwd=place, timeout=200, env=environ)
     answers = answers_in(place)
     assert (sources(answers), tuple(worlds(answers))) == ({source}, expected)
     assert answers[0]["warnings"] == ([FOUR] if warned else [])
@@ -197,7 +197,7 @@ def test_components_of_a_heterogeneous_job_are_one_world_when_they_share_a_step(
     script = place / "script"
     script.write_text(f"#!/bin/sh\n{srun} {WORLD}\n")
     words = ["sbatch", "--wait", f"--output={place}/log", *shlex.split(options), str(script)]
-    cluster.run(*words, cwd=place, timeout=60, env=environ)
+    cluster.run(*words, cwd=place, timeout=200, env=environ)
     answers = answers_in(place)
     assert (len(answers), {answer["world"]["world_size"] for answer in answers}) == (size, {size})
     assert len({answer["world"]["job"] for answer in answers}) == 1
@@ -209,7 +209,7 @@ def test_a_batch_script_of_a_heterogeneous_job_is_told_how_to_start_all_of_it(
     cluster: SlurmCluster, place: Path, environ: dict[str, str]
 ) -> None:
     words = ["sbatch", "--wait", f"--output={place}/log", *shlex.split(f"-n1 {SMALL} : -N2 -n3 {SMALL}")]
-    cluster.run(*words, str(place / "answer"), cwd=place, timeout=60, env=environ)
+    cluster.run(*words, str(place / "answer"), cwd=place, timeout=200, env=environ)
     (warning,) = answers_in(place)[0]["warnings"]
     assert warning.endswith("prefix the command with `srun --het-group=0-1`.")
 
@@ -240,7 +240,7 @@ def test_steps_side_by_side_are_worlds_of_their_own(
     ],
 )
 def test_two_ranks_on_this_machine(command: str, source: str, place: Path) -> None:
-    subprocess.run(shlex.split(command), cwd=place, env=clean_environment(), timeout=120, check=True)
+    subprocess.run(shlex.split(command), cwd=place, env=clean_environment(), timeout=300, check=True)
     answers = answers_in(place)
     assert (sources(answers), tuple(worlds(answers))) == ({source}, PAIR)
     assert {answer["world"]["node_count"] for answer in answers} == {1}

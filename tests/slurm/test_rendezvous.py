@@ -108,7 +108,7 @@ def test_rank_zero_is_found_wherever_it_was_placed(
     cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str], meeting: Callable[..., str]
 ) -> None:
     place = ("--distribution=arbitrary", "--nodelist=node2,node1")
-    cluster.run("srun", *SMALL, *place, *shlex.split(meeting()), timeout=90, env=environ)
+    cluster.run("srun", *SMALL, *place, *shlex.split(meeting()), timeout=300, env=environ)
     ranks = seen(tmp_path)
     assert_met(ranks, 2)
     assert [rank["host"] for rank in ranks] == ["node2", "node1"]
@@ -119,7 +119,7 @@ def test_a_rank_that_never_comes_is_named_by_all_that_did(
     cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str], meeting: Callable[..., str]
 ) -> None:
     command = shlex.split(meeting("absent", "2", timeout_seconds=8))
-    cluster.run("srun", "--nodes=2", "--ntasks=3", "--mem=1G", *command, timeout=90, env=environ)
+    cluster.run("srun", "--nodes=2", "--ntasks=3", "--mem=1G", *command, timeout=300, env=environ)
     ranks = seen(tmp_path)
     assert [rank["rank"] for rank in ranks] == [0, 1]
     for rank in ranks:
@@ -164,7 +164,7 @@ def test_the_network_asked_for_is_the_one_the_ranks_meet_on(
     through: str,
 ) -> None:
     command = shlex.split(meeting(**options))
-    cluster.run("srun", *SMALL, "--nodelist=node1,node2", *command, timeout=90, env=environ)
+    cluster.run("srun", *SMALL, "--nodelist=node1,node2", *command, timeout=300, env=environ)
     ranks = seen(tmp_path)
     assert_met(ranks, 2)
     assert len(ranks[1]["peers"]) == 1
@@ -212,7 +212,7 @@ def test_torchrun_on_two_nodes_trains_although_the_master_calls_itself_loopback(
     master = ("--master-addr=node1", "--master-port=29400", str(script), str(tmp_path), "")
     enter = ("unshare", "--mount", "sh", "-c", DEBIAN_HOSTS, "sh")
     place = ("--nodelist=node1,node2", "--kill-on-bad-exit=1")
-    cluster.run("srun", *SMALL, *place, *enter, *torchrun, *master, timeout=120, env=environ)
+    cluster.run("srun", *SMALL, *place, *enter, *torchrun, *master, timeout=300, env=environ)
     said = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert [words.split()[:3] for words in said] == [["torchrun", "0", "eth0"], ["torchrun", "1", "eth0"]]
     assert said[0].split(maxsplit=3)[3] == said[1].split(maxsplit=3)[3]
@@ -223,7 +223,7 @@ def test_a_network_names_each_hosts_own_interface_to_gloo(
     cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     program = (sys.executable, "-c", TRAIN, str(tmp_path), f"{FABRIC}.0/24")
-    cluster.run("srun", *SMALL, "--nodelist=node1,node2", *program, timeout=90, env=environ)
+    cluster.run("srun", *SMALL, "--nodelist=node1,node2", *program, timeout=300, env=environ)
     said = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert [words.split()[:3] for words in said] == [["slurm", "0", "ib0"], ["slurm", "1", "hsn0"]]
 
@@ -246,7 +246,7 @@ def test_a_step_bound_to_fewer_cpus_than_the_job_asked_for_is_told_the_fix(
     cpu = min(os.sched_getaffinity(0))
     task = shlex.join(["taskset", "--cpu-list", str(cpu), sys.executable, "-c", ALONE])
     options = ("--ntasks=1", f"--cpus-per-task={asked}", "--mem=1G", f"--output={tmp_path}/log")
-    cluster.run("sbatch", "--wait", *options, "--wrap", f"srun {task}", timeout=60, env=environ)
+    cluster.run("sbatch", "--wait", *options, "--wrap", f"srun {task}", timeout=200, env=environ)
     said = f"SLURM_CPUS_PER_TASK is {asked}, but rank 0 may use 1 CPU(s) of node"
     log = (tmp_path / "log").read_text()
     assert (said in log) == is_told

@@ -45,7 +45,7 @@ class Life:
         """What a rank last said."""
         return dict(json.loads((self.trace / f"rank_{number}.json").read_text()))
 
-    def wait_for_step(self, step: int, rank: int = 0, seconds: float = 60) -> None:
+    def wait_for_step(self, step: int, rank: int = 0, seconds: float = 240) -> None:
         """Return once a rank has reached a step."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -59,7 +59,7 @@ class Life:
 
     def end(self) -> str:
         """Wait for the end; returns everything it printed."""
-        self.output += self.process.communicate(timeout=60)[0]
+        self.output += self.process.communicate(timeout=240)[0]
         return self.output
 
 
