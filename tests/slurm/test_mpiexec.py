@@ -30,7 +30,7 @@ Launch = Callable[[Path], "subprocess.Popen[bytes]"]
 def launch(cluster: SlurmCluster) -> Iterator[Launch]:
     """Start an mpiexec of two ranks in a directory, and see its beacon; whatever is left at the end is killed."""
     del cluster  # what it needs brings MPICH too
-    meeting = [sys.executable, str(ROOT / "tests" / "slurm" / "meeting.py")]
+    meeting = [sys.executable, str(ROOT / "tests" / "programs" / "meeting.py")]
     environ = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     started = []
 

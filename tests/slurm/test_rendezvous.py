@@ -21,7 +21,7 @@ from tests.slurm.network import ip
 
 pytestmark = pytest.mark.slurm
 
-PROGRAM = Path(__file__).parent / "meeting.py"
+PROGRAM = ROOT / "tests" / "programs" / "meeting.py"
 SMALL = ("--nodes=2", "--ntasks=2", "--mem=1G", "--time=5")
 FABRIC = "10.78.0"
 VETH = ("link", "add", "ib0", "type", "veth", "peer", "name", "hsn0", "netns")
