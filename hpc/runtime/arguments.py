@@ -36,6 +36,8 @@ def clipping(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, fl
     Raises:
         ConfigurationError: They are neither.
     """
+    if len(arguments) == 1 and not named and isinstance(arguments[0], (int, float)):
+        return None, float(arguments[0])  # the usual call, which every step makes
     names: tuple[str, ...] = ("max_norm",) if len(arguments) == 1 else ("parameters", "max_norm", "norm_type")
     if len(arguments) == 2 and isinstance(arguments[0], (int, float)):
         names = ("max_norm", "parameters")
