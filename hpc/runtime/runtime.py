@@ -309,7 +309,7 @@ class Runtime(Processes, Gradients, Weights):
         boundary.settle()
         if not boundary.in_step:
             return boundary.save()
-        boundary.agreement.wants_save = True
+        boundary.ask_save()
         return boundary.checkpoints.saved_step
 
     def stop(self, reason: str = "runtime.stop was called") -> None:
@@ -321,7 +321,7 @@ class Runtime(Processes, Gradients, Weights):
         Args:
             reason: Said, and kept in the journal.
         """
-        self._opened().early_reason = str(reason) or "runtime.stop was called"
+        self._opened().ask_end(str(reason) or "runtime.stop was called")
 
     def log(self, values: Mapping[str, Any] | None = None, step: int | None = None, **named: Any) -> None:
         """Note values of the step that is being taken; between two steps and after the last, of the one before.
