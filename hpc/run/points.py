@@ -20,6 +20,7 @@ from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import flush_directory, replace_text
 from hpc.run import frozen
+from hpc.run.code import Code
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
@@ -76,10 +77,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A directory and its points, in order."""
+    """A directory and its points, in order; at a submission also the code that they run."""
 
     directory: Path
     points: tuple[Point, ...]
+    code: Code | None = None
 
     def point(self, name: str) -> Point:
         """The point of that name.
@@ -109,6 +111,7 @@ class Sweep:
         with _explained(self.directory), _taken_back() as made:
             _make_directory(self.directory, made)
             self._claim(lines, made)
+            self._write_code(made)
             replace_text(self.directory / SWEEP_FILE, self._summary())
             made.append(self.directory / SWEEP_FILE)
         return made
@@ -132,6 +135,11 @@ class Sweep:
         lines = self._lines()
         with _explained(self.directory):
             replace_text(self.directory / POINTS_FILE, lines)
+            self._write_code([])
+
+    def _write_code(self, made: list[Path]) -> None:
+        if self.code is not None:
+            self.code.write(self.directory, made)
 
     def _claim(self, lines: str, made: list[Path]) -> None:
         path = self.directory / POINTS_FILE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hpc.config import Settings, sentence
 from hpc.config.limits import CONTROL
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
+from hpc.submit.snapshot import code_of
 
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
@@ -41,7 +44,8 @@ def freeze(directory: Path, configs: Iterable[DictConfig], overrides: Sequence[S
             )
     pairs = zip(configs, overrides, strict=True)
     points = [freeze_point(directory, str(number), *each) for number, each in enumerate(pairs)]
-    return Sweep(directory, tuple(points))
+    files = keep_files(directory, points)
+    return Sweep(directory, tuple(points), replace(code_of(points), files=files))
 
 
 def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequence[str] = ()) -> Point:
