@@ -7,6 +7,7 @@ import sys
 import click
 
 from hpc.cli.checkpoint import checkpoint_command
+from hpc.cli.diff import diff_command
 from hpc.cli.world import world_command
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
@@ -39,3 +40,4 @@ def script_command(arguments: tuple[str, ...]) -> None:
 
 main.add_command(world_command)
 main.add_command(checkpoint_command)
+main.add_command(diff_command)
