@@ -20,6 +20,7 @@ from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import flush_directory, replace_text
 from hpc.run import frozen
+from hpc.run.secret import make_secret
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
@@ -100,7 +101,7 @@ class Sweep:
         """Create the directory and freeze the points in it. Of several commands at once exactly one succeeds.
 
         Returns:
-            What was made, in this order: directories from the top down, then the two files.
+            What was made, in this order: directories from the top down, then the files.
 
         Raises:
             ConfigurationError: The directory holds a sweep already, or cannot be written; nothing was.
@@ -109,6 +110,8 @@ class Sweep:
         with _explained(self.directory), _taken_back() as made:
             _make_directory(self.directory, made)
             self._claim(lines, made)
+            if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
+                made.append(make_secret(self.directory))
             replace_text(self.directory / SWEEP_FILE, self._summary())
             made.append(self.directory / SWEEP_FILE)
         return made

@@ -224,7 +224,8 @@ class Boundary:
         if self.early_reason and not self._has_asked:
             self._has_asked = True
             where = f"end/{self._number}/{self.step}"
-            self.has_ended = all_end_here(self.parts.group.store, self.parts.group.world.world_size, where)
+            world = self.parts.group.world
+            self.has_ended = all_end_here(self.parts.group.store, world.rank, world.world_size, where)
             self.parts.requests.ask(StopCause.EARLY)
         if cause is StopCause.EARLY:
             self.has_ended = True

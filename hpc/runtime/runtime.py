@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from hpc.attempt.attempt import Attempt, begin, explain_process
+from hpc.attempt.attempt import Attempt, begin, explain_process, process_secret
 from hpc.attempt.life import current, end, forget, start
 from hpc.attempt.uncaught import answer_uncaught_errors
 from hpc.checkpoint.state import Stateful, TrainingState
@@ -73,7 +73,9 @@ class Runtime(Processes, Gradients, Weights):
         self.world, self.requests = world or self.attempt.world, self.attempt.requests
         self.trackers = [*make_trackers(self.settings.runtime.trackers), *trackers]
         gpus = self.settings.hardware.gpus_per_node
-        self.group = open_process_group(self.world, self.settings.runtime, self.attempt.environ, gpus)
+        self.group = open_process_group(
+            self.world, self.attempt.secret, self.settings.runtime, self.attempt.environ, gpus
+        )
         self.device = self.group.device
         self.precision = Precision(self.settings.strategy.precision, self.device)
         self.window = Window(self.settings.strategy.accumulation_steps)
@@ -363,7 +365,8 @@ class Runtime(Processes, Gradients, Weights):
     def _begin(self, world: World | None, directory: Path) -> Attempt:
         """An attempt of this Runtime's own, where no task has begun one."""
         known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
-        return begin(known, directory, lambda key, proposal: told_by_rank_0(known, options, key, proposal))
+        secret = process_secret(known)
+        return begin(known, secret, directory, lambda key, text: told_by_rank_0(known, secret, options, key, text))
 
     def _start(self) -> None:
         """The life of an attempt of this Runtime's own; what keeps one rank from it keeps all. Collective."""
