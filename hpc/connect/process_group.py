@@ -23,6 +23,7 @@ from hpc.say import phase, warn
 from hpc.world import World
 
 READ_POLL_SECONDS = 0.002
+"""How often rank 0 looks whether the others have read what it has told them."""
 
 
 @dataclass(frozen=True)
