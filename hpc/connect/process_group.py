@@ -25,6 +25,7 @@ from hpc.say import phase, warn
 from hpc.world import World
 
 READ_POLL_SECONDS = 0.002
+"""How often rank 0 looks whether the others have read what it has told them."""
 DAY_SECONDS = 24 * 60 * 60
 """For slow disks. A dead rank is noticed at once all the same, because its connection closes."""
 

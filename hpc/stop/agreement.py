@@ -51,25 +51,28 @@ class Agreement:
     def __init__(self, requests: StopRequests, group: Any) -> None:
         self.requests = requests
         self.group = group
-        self.steps_until_next = 1
+        self.next_step = 0
+        """At which step boundary there is something to do here."""
         self.wants_save = False
         """Set by whoever wants a checkpoint soon."""
         self._save_is_agreed = False
         self._votes: Any = None
+        self._voted_at = 0
         self._work: Any = None
 
-    def at_boundary(self, step_seconds: float) -> StopCause:
+    def at_boundary(self, step: int, step_seconds: float) -> StopCause:
         """What all ranks decide at this step boundary.
 
         Args:
+            step: Steps that were taken; the same on all ranks.
             step_seconds: How long a step takes on this rank; sets how often ranks compare notes.
         """
         if self.group is None:
+            self.next_step = step + _interval_steps(step_seconds)
             return self.requests.current()
-        cause = self.finish() if self._work is not None else StopCause.NONE
-        self.steps_until_next -= 1
-        if self.steps_until_next <= 0 and cause is StopCause.NONE:
-            self._vote(step_seconds)
+        cause = self.finish()
+        if step >= self.next_step and cause is StopCause.NONE:
+            self._vote(step, step_seconds)
         return cause
 
     def finish(self) -> StopCause:
@@ -79,7 +82,7 @@ class Agreement:
         self._work.wait()
         self._work = None
         cause, negated_interval, wants_save = self._votes.tolist()
-        self.steps_until_next = -negated_interval
+        self.next_step = self._voted_at - negated_interval
         self._save_is_agreed = bool(wants_save)
         return StopCause(cause)
 
@@ -92,13 +95,17 @@ class Agreement:
             self.wants_save = False
         return agreed
 
-    def _vote(self, step_seconds: float) -> None:
+    def _vote(self, step: int, step_seconds: float) -> None:
         import torch  # deferred: signals must be caught while torch is still being imported
         from torch import distributed
 
-        interval = min(MAX_INTERVAL_STEPS, max(1, round(AGREEMENT_SECONDS / max(step_seconds, 1e-6))))
-        self._votes = torch.tensor([self.requests.current(), -interval, self.wants_save])
+        self._voted_at, self.next_step = step, step + 1
+        self._votes = torch.tensor([self.requests.current(), -_interval_steps(step_seconds), self.wants_save])
         self._work = distributed.all_reduce(self._votes, distributed.ReduceOp.MAX, group=self.group, async_op=True)
+
+
+def _interval_steps(step_seconds: float) -> int:
+    return min(MAX_INTERVAL_STEPS, max(1, round(AGREEMENT_SECONDS / max(step_seconds, 1e-6))))
 
 
 def all_end_here(store: Store, rank: int, ranks: int, where: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -65,10 +64,6 @@ class Report:
         if self._progress is not None:
             self._progress.close()
         self._progress = None
-
-    def log(self, step: int, values: dict[str, Any], skipped: bool) -> None:
-        """Note values of a step; see `Metrics.log`."""
-        self.metrics.log(step, values, skipped)
 
     @property
     def is_due(self) -> bool:
