@@ -26,7 +26,6 @@ from tests.support.strangers import stranger, why_there_is_none
 pytestmark = [pytest.mark.gloo, pytest.mark.skipif(bool(why_there_is_none()), reason=why_there_is_none())]
 
 PAYLOAD = "import sys; from hpc.submit.payload import run_point; run_point(*sys.argv[1:])"
-Ranks = Callable[..., "subprocess.Popen[str]"]
 
 
 class Job:
@@ -94,7 +93,7 @@ def test_who_takes_all_ports_ends_the_start_with_a_sentence(job: Callable[[int],
 
 def test_who_pretends_to_be_rank_0_and_disturbs_is_passed_over(job: Callable[[int], Job]) -> None:
     victim = job(100)
-    with stranger("pretend", f"submitit-local.{victim.name}", os.getuid(), *victim.ladder[:5]):
+    with stranger("pretend", "127.0.0.1", f"submitit-local.{victim.name}", os.getuid(), 5):
         first = victim.start(0)
         with stranger("disturb", *listening(first, 2)):
             second = victim.start(1)

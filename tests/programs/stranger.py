@@ -1,7 +1,7 @@
 """Another user of the machine, who has read this code and knows everything about a job but its secret.
 
     python stranger.py squat PORT...              listen on these ports, say nothing
-    python stranger.py pretend JOB PORT...        light rank 0's beacon there, for a store of one's own with traps in it
+    python stranger.py pretend ADDRESS JOB USER N light rank 0's beacon on N of the job's ports
     python stranger.py disturb PORT...            half a word, garbage and nothing to each port, several times over
     python stranger.py forge PORT TRAP NAME...    write a pickle that leaves the file TRAP into a store, under NAMEs
 
@@ -39,13 +39,12 @@ def squat(stack: ExitStack, *ports: str) -> None:
         stack.enter_context(socket.create_server(("127.0.0.1", int(port))))
 
 
-def pretend(stack: ExitStack, job: str, user: str, *ports: str) -> None:
+def pretend(stack: ExitStack, address: str, job: str, user: str, count: str) -> None:
     """Rank 0's own code on the job's ladder, with a guessed secret."""
     from hpc.connect.beacon import Beacon, Endpoint, Identity
 
-    identity = Identity(job, 0, int(user), b"")
-    for _ in ports:
-        stack.enter_context(Beacon(identity, Endpoint("127.0.0.1", 1), ["127.0.0.1"]))
+    for _ in range(int(count)):
+        stack.enter_context(Beacon(Identity(job, 0, int(user), b""), Endpoint(address, 1), [address]))
 
 
 def disturb(stack: ExitStack, *ports: str) -> None:
