@@ -33,6 +33,5 @@ def submit_again(status: SweepStatus, points: Sequence[PointStatus], changes: Se
     sweep, names = load_sweep(status.directory), {point.name for point in points}
     if changes:
         sweep = changed(sweep, names, changes)
-        sweep.write_or_continue()
     with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
-        dispatch.submit_again(sweep, names)
+        dispatch.submit_again(sweep, names, bool(changes))

@@ -43,12 +43,13 @@ def _submit(sweep: Sweep) -> None:
         _run_here(sweep)
 
 
-def submit_again(sweep: Sweep, names: Collection[str]) -> None:
+def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None:
     """Send some points of a sweep that exists already to where their own `cluster` says.
 
     Args:
-        sweep: As it is frozen.
+        sweep: As it is to be.
         names: Of the points. None of them may be in the queue or run.
+        is_changed: Whether the sweep on disk is another; see `hpc.submit.again.changed`.
 
     Raises:
         ConfigurationError: Something cannot work as asked.
@@ -58,7 +59,9 @@ def submit_again(sweep: Sweep, names: Collection[str]) -> None:
         part = part_of(sweep, names)
         schedulers = {_scheduler(point) for point in part.points}
         if "slurm" in schedulers:
-            send_again(sweep, names, _scheduler)
+            send_again(sweep, names, _scheduler, is_changed)
+        elif is_changed:
+            sweep.write_or_continue()
         if "local" in schedulers:
             _run_here(part)
 

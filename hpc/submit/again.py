@@ -21,13 +21,14 @@ CHANGEABLE = ("hardware", "cluster", "launch")
 """How much, where and how it is sent; what else changes makes another run."""
 
 
-def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Point], str]) -> None:
+def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Point], str], is_changed: bool) -> None:
     """One sbatch call for each group of these points that asks for the same.
 
     Args:
-        sweep: As it was frozen.
+        sweep: As it is to be.
         names: Of the points. None of them may be in the queue.
         scheduler_of: Whether a point goes to slurm; the others are not sent.
+        is_changed: Whether the sweep on disk is another, which is replaced once all plans are known to fit.
 
     Raises:
         SubmissionError: A plan cannot start, or sbatch refused it; those before it are sent, and are announced.
@@ -35,6 +36,8 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
     plans = plans_for_slurm(part_of(sweep, names), scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
+    if is_changed:
+        sweep.write_or_continue()
     sent = []
     try:
         for plan in plans:
