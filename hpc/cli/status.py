@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,8 @@ def _watch(words: Sequence[str], show_all: bool, interval: float) -> None:
         status, points = look_at(words)
         text = screen(status, points, show_all, terminal_width())
         if is_terminal:
-            text = CLEAR + text.replace("\n", LINE_END) + LINE_END.rstrip("\n") + "\n" + CLEAR_BELOW
+            lines = text.splitlines()[: shutil.get_terminal_size().lines - 1]
+            text = CLEAR + "".join(line + LINE_END for line in lines) + CLEAR_BELOW
         click.echo(text, nl=not is_terminal)
         if all(is_done(point.state) for point in points):
             return
@@ -148,7 +150,8 @@ def _painted(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> Iterat
             yield click.style("  ".join(padded).rstrip(), bold=True)
             continue
         padded[-1] = padded[-1].rstrip()
-        padded[place] = click.style(padded[place], fg=COLOURS.get(cells[place]))
+        if cells[place] in COLOURS:
+            padded[place] = click.style(padded[place], fg=COLOURS[cells[place]])
         yield "  ".join(padded).rstrip()
 
 
