@@ -18,9 +18,8 @@ from hpc.say import say
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import asked_clusters, check_fits
-from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan, make_plans
-from hpc.submit.script import executor, options, script
+from hpc.submit.script import options, script, send_script
 
 
 def show(plans: Sequence[Plan]) -> None:
@@ -88,19 +87,17 @@ def sbatch(plan: Plan) -> str:
 
     Raises:
         SubmissionError: sbatch refused it.
-        ConfigurationError: Its pickles cannot be written.
+        ConfigurationError: Its files cannot be written.
     """
-    points = list(plan.points)
     try:
         with scrubbed_process(options(plan)):
-            jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
+            return send_script(plan)
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
     except OSError as error:
         raise ConfigurationError(
             f"run_dir must be a writable directory, but {plan.log_directory} is not: {error.strerror}."
         ) from error
-    return str(jobs[0].job_id).partition("_")[0]
 
 
 def _sbatch_words(error: Exception) -> str:
