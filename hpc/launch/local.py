@@ -21,6 +21,7 @@ from hpc.run.processes import this_process
 from hpc.run.submissions import LOCAL, Submission, newest_attempts, record_submission
 from hpc.say import error, say, warn
 from hpc.submit.environment import for_child
+from hpc.submit.interpreter import interpreter
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan
 
@@ -69,7 +70,7 @@ def run(plans: list[Plan]) -> None:
 
 
 def _run_point(plan: Plan, point: str) -> int:
-    executor = _Executor(folder=plan.log_directory)
+    executor = _Executor(folder=plan.log_directory, python=interpreter(plan))
     executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
     say(f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}")
     job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))

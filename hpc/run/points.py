@@ -24,6 +24,7 @@ from hpc.errors import ConfigurationError, LoadError
 from hpc.files import flush_directory, replace_text
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
+from hpc.run.code import Code
 from hpc.run.secret import make_secret
 
 SWEEP_FILE = "sweep.json"
@@ -116,10 +117,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A directory and its points, in order."""
+    """A directory and its points, in order; at a submission also the code that they run."""
 
     directory: Path
     points: tuple[Point, ...]
+    code: Code | None = None
 
     def point(self, name: str) -> Point:
         """The point of that name.
@@ -160,6 +162,7 @@ class Sweep:
             self._claim(lines, made)
             if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
                 made.append(make_secret(self.directory))
+            self._write_code(made)
             replace_text(self.directory / SWEEP_FILE, self._summary())
             made.append(self.directory / SWEEP_FILE)
         return made
@@ -184,6 +187,11 @@ class Sweep:
         with _explained(self.directory):
             replace_text(self.directory / POINTS_FILE, lines)
             replace_text(self.directory / SWEEP_FILE, self._summary())
+            self._write_code([])
+
+    def _write_code(self, made: list[Path]) -> None:
+        if self.code is not None:
+            self.code.write(self.directory, made)
 
     def _claim(self, lines: str, made: list[Path]) -> None:
         path = self.directory / POINTS_FILE

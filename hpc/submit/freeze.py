@@ -17,8 +17,10 @@ from hpc.config.limits import CONTROL
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
 from hpc.submit.compose import Composer
+from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
+from hpc.submit.snapshot import code_of
 
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
@@ -49,7 +51,8 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
         with _naming(number, overrides):
             config, hydra = composer.compose(number, typed, more=len(overrides) > 1)
             points.append(checked.point(str(number), typed, config, hydra))
-    sweep = Sweep(directory, tuple(points))
+    files = keep_files(directory, points)
+    sweep = Sweep(directory, tuple(points), replace(code_of(points), files=files))
     len(sweep.lines)  # what cannot be written down is refused before anything is
     return sweep
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from hpc.config import Cluster, Hardware
+from hpc.run.code import Code
 from hpc.run.points import Point, Sweep
 
 
@@ -23,6 +24,7 @@ class Plan:
         cluster: Where.
         scheduler: What starts them: slurm, or local for this machine.
         parallel_points: How many of them may run at once.
+        code: What they run; None where it is what lies there when they start.
     """
 
     sweep_directory: Path
@@ -32,6 +34,7 @@ class Plan:
     cluster: Cluster
     scheduler: str
     parallel_points: int
+    code: Code | None = None
 
     @property
     def log_directory(self) -> Path:
@@ -61,6 +64,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             cluster=first.settings.cluster,
             scheduler=scheduler,
             parallel_points=max(1, first.settings.cluster.max_parallel_points // len(chunks)),
+            code=sweep.code,
         )
         for first, scheduler, chunk in chunks
     ]

@@ -14,6 +14,7 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.paths import TEMPLATE_DIR
+from hpc.submit.interpreter import interpreter
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan
 
@@ -39,7 +40,7 @@ class _Executor(SlurmExecutor):
 
 def executor(plan: Plan) -> SlurmExecutor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory)
+    result = _Executor(folder=plan.log_directory, python=interpreter(plan))
     result.update_parameters(**_parameters(plan))
     if len(plan.points) > 1:
         result.parameters["map_count"] = len(plan.points)

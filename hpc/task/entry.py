@@ -18,6 +18,7 @@ from hpc.run.secret import Secret
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
+from hpc.task.outside import warn_of_code_outside
 from hpc.task.target import training_function
 from hpc.task.value import as_json
 from hpc.world import World
@@ -80,7 +81,9 @@ def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
         return result.value
     start(attempt, point.settings)
     hydra_config.restore(point.hydra)
-    value = training_function(point.settings.experiment.target)(_as_config(point.config))
+    train = training_function(point.settings.experiment.target)
+    warn_of_code_outside()
+    value = train(_as_config(point.config))
     _end(attempt, value)
     return value
 
