@@ -168,6 +168,8 @@ class Launch:
 
     dry_run: bool = False
     """Print what would be sent, and send nothing."""
+    max_points: int = field(default=100_000, metadata=at_least(1))
+    """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

@@ -164,6 +164,11 @@ def to_line(event: Event) -> str:
     return json.dumps({"event": _NAME_OF[type(event)], **asdict(event)}) + "\n"
 
 
+def beginning(kind: type[Event]) -> str:
+    """What every line of this kind begins with."""
+    return f'{{"event": "{_NAME_OF[kind]}"'
+
+
 def from_line(line: str) -> Event | None:
     """The event in a line; None for a line that was cut short, or that is no event this version knows.
 

@@ -17,7 +17,7 @@ class Plan:
     """One sbatch call: points that ask for the same resources in the same place.
 
     Args:
-        sweep_directory: Absolute; the points, the pickles and the logs lie below it.
+        sweep_directory: Absolute; the points, the scripts and the logs lie below it.
         job_name: What squeue shows.
         points: Names of the points, in the order of the array's indices.
         hardware: How much each point gets.
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def log_directory(self) -> Path:
-        """Where submitit keeps its pickles and every task's output."""
+        """Where submitit keeps the scripts and every task's output."""
         return self.sweep_directory / "submitit"
 
 
