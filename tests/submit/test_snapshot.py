@@ -119,7 +119,7 @@ def test_the_working_tree_is_kept_as_git_sees_it(project: Path, tmp_path: Path) 
 
 def test_the_same_code_is_one_file_of_the_disk_and_other_code_another(project: Path, tmp_path: Path) -> None:
     sweeps = [tmp_path / f"sweep{number}" for number in range(4)]
-    codes = []
+    codes: list[Code] = []
     for number, sweep in enumerate(sweeps):
         if number == 2:
             write(project, pkg__helper="VALUE = 2\n")
