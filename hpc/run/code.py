@@ -151,13 +151,18 @@ def archive_bytes(directory: Path, code: Code) -> bytes:
 
 
 def read_code(directory: Path, code: Code) -> dict[str, bytes]:
-    """The files of an archive by their paths; a link holds where it leads to.
+    """The files of an archive by their paths, without links that lead out of it: those are to data.
 
     Raises:
         LoadError: The archive is gone, or damaged.
     """
     with zipfile.ZipFile(io.BytesIO(archive_bytes(directory, code))) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name not in (MANIFEST, ENTER)}
+        members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
+    return {
+        name: content
+        for name, (info, content) in members.items()
+        if name not in (MANIFEST, ENTER) and not (stat.S_ISLNK(info.external_attr >> 16) and content.startswith(b"/"))
+    }
 
 
 def entered() -> tuple[Path, str] | None:
