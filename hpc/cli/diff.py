@@ -38,6 +38,7 @@ def diff_command(context: click.Context, old: str, new: str, with_code: bool, as
 def _as_json(old: Run, new: Run, *, with_code: bool) -> dict[str, Any]:
     code = code_differences(old, new)
     return {
+        "format": 1,
         "config": config_differences(old, new),
         "code": {path: {**_counts(lines), **({"diff": lines} if with_code else {})} for path, lines in code.items()},
         "has_code": [old.files is not None, new.files is not None],
