@@ -9,13 +9,13 @@ for all attempts, whose events name none; they are read as well.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from hpc.errors import LoadError, SaveError
+from hpc.files import append_text, make_directory, read_regular
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Event, Started, Verified, from_line, to_line
 
@@ -42,14 +42,8 @@ class Journal:
         """
         line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Never through a link or into a pipe that another user has put there.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(self.path, flags, 0o644)
-            try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+            make_directory(self.path.parent)
+            append_text(self.path, line)
         except OSError as error:
             raise SaveError(
                 f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
@@ -93,15 +87,13 @@ def read_journal_and_parts(directory: Path) -> list[Event]:
 
 
 def _is_directory(path: Path) -> bool:
-    if path.exists() and not path.is_dir():
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise NotADirectoryError(20, "it is not a directory", str(path))
     return path.exists()
 
 
 def _events_of(path: Path) -> Iterator[Event]:
-    if not path.is_file():
-        raise OSError(22, "it is not a regular file", str(path))
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_regular(path).decode(errors="replace").splitlines():
         event = from_line(line)
         if event is not None:
             yield event

@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hpc.config import Settings, forbidden_changes, settings_of
+from hpc.config.secrets import masked
 from hpc.errors import ConfigurationError, LoadError
-from hpc.files import flush_directory, replace_text
+from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
 from hpc.run import frozen
+from hpc.run.ownership import check_ownership
+from hpc.run.secrets import Vault, filled_in, hidden
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
@@ -73,6 +76,30 @@ class Point:
         fields = {"name": self.name, "overrides": self.overrides, "config": self.config}
         return frozen.dumps({**fields, "hydra": self.hydra} if self.hydra else fields) + "\n"
 
+    def hidden(self, vault: Vault) -> Point:
+        """The same for everybody to read: its secrets go into the vault."""
+        config, hydra, overrides = hidden(vault, self.config, self.hydra, self.overrides)
+        return replace(self, config=config, hydra=hydra, overrides=overrides)
+
+    def revealed(self, vault: Vault) -> Point:
+        """The same as it was before it was hidden."""
+        config, hydra, overrides = map(vault.reveal, (self.config, self.hydra, self.overrides))
+        return replace(self, config=config, hydra=hydra, overrides=overrides)
+
+    def filled_in(self, other: Point) -> Point:
+        """The same with the secrets of another point, which is like it.
+
+        Raises:
+            ConfigurationError: The other point lacks one.
+        """
+        try:
+            config, hydra = filled_in(self.config, other.config), filled_in(self.hydra, other.hydra)
+            return replace(self, config=config, hydra=hydra, overrides=filled_in(self.overrides, other.overrides))
+        except (LookupError, TypeError) as error:
+            raise ConfigurationError(
+                f"All ranks must be started with the same config, but this one has no {error.args[0]}."
+            ) from error
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -105,10 +132,14 @@ class Sweep:
         Raises:
             ConfigurationError: The directory holds a sweep already, or cannot be written; nothing was.
         """
-        lines = self._lines()
+        vault = Vault()
+        lines = self._lines(vault)
+        self._check_ownership()
         with _explained(self.directory), _taken_back() as made:
-            _make_directory(self.directory, made)
+            made.extend([] if self.directory.is_dir() else make_directory(self.directory))
+            self._check_ownership()  # others may have been faster than we where everybody may write
             self._claim(lines, made)
+            made.extend(vault.write(self.directory))
             replace_text(self.directory / SWEEP_FILE, self._summary())
             made.append(self.directory / SWEEP_FILE)
         return made
@@ -123,22 +154,28 @@ class Sweep:
         if not is_sweep(self.directory):
             self.write()
             return
+        self._check_ownership()
         changed = self._changed_keys()
         if changed:
             raise ConfigurationError(
                 f"run_dir={self.directory} must be resumed with the config it was started with, "
                 f"but {', '.join(changed)} changed: change it back, or choose another run_dir."
             )
-        lines = self._lines()
+        vault = Vault.read(self.directory)
+        lines = self._lines(vault)
         with _explained(self.directory):
+            vault.write(self.directory)
             replace_text(self.directory / POINTS_FILE, lines)
+
+    def _check_ownership(self) -> None:
+        check_ownership(self.directory, self.points[0].settings.cluster.run_dir_writers)
 
     def _claim(self, lines: str, made: list[Path]) -> None:
         path = self.directory / POINTS_FILE
         try:
-            with path.open("x") as file:
+            with create(path) as file:
                 made.append(path)
-                file.write(lines)
+                file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError:
@@ -152,10 +189,11 @@ class Sweep:
         if len(before) != len(self.points):
             return ["the number of points"]
         pairs = zip(before, self.points, strict=True)
-        return sorted({key for old, new in pairs for key in forbidden_changes(old.config, new.config)})
+        both = ((masked(old.config), masked(new.config)) for old, new in pairs)  # a secret may be a new one
+        return sorted({key for old, new in both for key in forbidden_changes(old, new)})
 
-    def _lines(self) -> str:
-        return "".join(point.line() for point in self.points)
+    def _lines(self, vault: Vault) -> str:
+        return "".join(point.hidden(vault).line() for point in self.points)
 
     def _summary(self) -> str:
         return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
@@ -169,8 +207,8 @@ def load_sweep(directory: Path) -> Sweep:
         LoadError: Its files are damaged.
     """
     try:
-        lines = (directory / POINTS_FILE).read_text().splitlines()
-        summary = (directory / SWEEP_FILE).read_text()
+        lines = read_regular(directory / POINTS_FILE).decode().splitlines()
+        summary = read_regular(directory / SWEEP_FILE).decode()
     except OSError as error:
         name = Path(str(error.filename)).name
         raise ConfigurationError(
@@ -180,7 +218,8 @@ def load_sweep(directory: Path) -> Sweep:
         raise _damaged(directory / POINTS_FILE, str(error)) from error
     points = tuple(_point(directory / POINTS_FILE, number, line) for number, line in enumerate(lines, start=1))
     _check_summary(directory / SWEEP_FILE, summary, len(points))
-    return Sweep(directory, points)
+    vault = Vault.read(directory)
+    return Sweep(directory, tuple(point.revealed(vault) for point in points))
 
 
 def is_sweep(directory: Path) -> bool:
@@ -191,10 +230,8 @@ def is_sweep(directory: Path) -> bool:
 def remove_made(made: list[Path]) -> None:
     """Remove what `Sweep.write` made. A directory stays where something else has been put into it."""
     for path in reversed(made):
-        try:
+        with suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-        except OSError:
-            return
 
 
 def _point(path: Path, number: int, line: str) -> Point:
@@ -240,13 +277,3 @@ def _taken_back() -> Iterator[list[Path]]:
     except BaseException:
         remove_made(made)
         raise
-
-
-def _make_directory(directory: Path, made: list[Path]) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        try:
-            path.mkdir()
-        except FileExistsError:  # another command was faster, or a link points nowhere
-            continue
-        made.append(path)

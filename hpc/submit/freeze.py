@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationTyp
 
 from hpc.config import Settings, sentence
 from hpc.config.limits import CONTROL
+from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
 from hpc.submit.options import check_options
@@ -113,6 +114,7 @@ def _check(point: Point) -> None:
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")
     check_options(point.settings.cluster)
+    check_visible(point.config)
 
 
 def _resolved(config: DictConfig) -> dict[Any, Any]:

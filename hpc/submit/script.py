@@ -17,19 +17,33 @@ from submitit.slurm.slurm import SlurmExecutor
 from hpc.paths import TEMPLATE_DIR
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan
+from hpc.submit.start import command
+from hpc.submit.variables import exports
 
 
 class _Executor(SlurmExecutor):
-    """Can be built where there is no srun: a laptop prints the same script as the login node."""
+    """Can be built where there is no srun: a laptop prints the same script as the login node.
+
+    Args:
+        plan: Whose tasks it starts, in our way.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(folder=plan.log_directory)
+        self.writers = plan.cluster.run_dir_writers
 
     @classmethod
     def affinity(cls) -> int:
         return 2
 
+    @property
+    def _submitit_command_str(self) -> str:
+        return command(self.python, Path(self.folder), self.writers)
+
 
 def executor(plan: Plan) -> SlurmExecutor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory)
+    result = _Executor(plan)
     result.update_parameters(**_parameters(plan))
     return result
 
@@ -93,11 +107,8 @@ def _srun_arguments(plan: Plan) -> list[str]:
 
 
 def _setup(plan: Plan) -> list[str]:
-    environment = plan.cluster.environment
-    path = ":".join(filter(None, (environment.get("PYTHONPATH"), _python_path())))
-    exports = {**environment, "PYTHONPATH": path}
     return [
-        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *exports(plan, _python_path()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
         *plan.cluster.setup,

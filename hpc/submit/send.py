@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
-from hpc.run.points import Point, Sweep, remove_made
+from hpc.files import narrow_umask
+from hpc.run.points import Point, Sweep
 from hpc.say import say
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process, user_environment
@@ -18,6 +17,8 @@ from hpc.submit.fit import asked_clusters, check_fits
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan, make_plans
 from hpc.submit.script import executor, options, script
+from hpc.submit.undo import Made
+from hpc.submit.variables import write_secrets
 
 
 def show(plans: Sequence[Plan]) -> None:
@@ -46,24 +47,23 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
-    made = sweep.write()
-    logs = plans[0].log_directory
-    before = set(logs.iterdir()) if logs.is_dir() else None
+    made = Made(sweep, plans[0].log_directory)
     sent: list[tuple[Plan, str]] = []
     try:
         for plan in plans:
-            sent.append((plan, _sbatch(plan)))
+            sent.append((plan, _sbatch(plan, made)))
     except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
-        _undo(sent, logs, before, made)
+        _undo(sent, made)
         raise
     _announce(sweep, sent)
 
 
-def _sbatch(plan: Plan) -> str:
+def _sbatch(plan: Plan, made: Made) -> str:
     """One array, or one job for one point; returns the id that squeue shows."""
     points = list(plan.points)
     try:
-        with scrubbed_process(options(plan)):
+        made.paths += write_secrets(plan)
+        with scrubbed_process(options(plan)), narrow_umask():
             jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
@@ -81,15 +81,10 @@ def _sbatch_words(error: Exception) -> str:
     return f"sbatch refused the job, and nothing was submitted: {' '.join(said).rstrip('.')}."
 
 
-def _undo(sent: list[tuple[Plan, str]], logs: Path, before: set[Path] | None, made: list[Path]) -> None:
+def _undo(sent: list[tuple[Plan, str]], made: Made) -> None:
     """Take back what this command has made; what lay in its directories before stays."""
     failed = [failure for each in sent if (failure := _cancelled(*each))]
-    if before is None:
-        shutil.rmtree(logs, ignore_errors=True)
-    elif logs.is_dir():
-        for path in set(logs.iterdir()) - before:
-            path.unlink(missing_ok=True)
-    remove_made(made)
+    made.take_back([job_id for _, job_id in sent])
     if failed:
         raise failed[0]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hpc.files import replace_text
+from hpc.files import open_to_append, read_regular, replace_bytes
 from hpc.run.directory import RunDirectory
 
 Values = dict[str, float]
@@ -51,7 +51,7 @@ class Metrics:
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
         _rewind(self.path, step, size_bytes)
-        self._file = self.path.open("a")
+        self._file = open_to_append(self.path)
         self._rows: list[_Row] = []
         self._is_closed = True
 
@@ -88,7 +88,7 @@ class Metrics:
             latest.update(values)
             if self.not_finite is None and not row.skipped:
                 self.not_finite = self._first_not_finite(row.step, values)
-        self._file.write("".join(lines))
+        self._file.write("".join(lines).encode())
         self._file.flush()
         self._rows.clear()
         return latest
@@ -118,14 +118,12 @@ def _rewind(path: Path, step: int, size_bytes: int | None) -> None:
     """Drop what was written after `step` was saved, and a last line that a crash cut short."""
     if not path.exists():
         return
-    if size_bytes is not None and path.stat().st_size > size_bytes:
-        os.truncate(path, size_bytes)
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
-    replace_text(path, "".join(kept))
+    kept = [line for line in read_regular(path)[:size_bytes].splitlines(keepends=True) if _is_up_to(line, step)]
+    replace_bytes(path, b"".join(kept))
 
 
-def _is_up_to(line: str, step: int) -> bool:
+def _is_up_to(line: bytes, step: int) -> bool:
     try:
-        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
     except (ValueError, KeyError):
         return False
