@@ -72,7 +72,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
             WRITERS[name](tmp_path / link)
             assert not (tmp_path / link).is_symlink()
         else:
-            with pytest.raises(OSError, match="it is a link|File exists"):
+            with pytest.raises(OSError, match=r"it is a link|File exists"):
                 WRITERS[name](tmp_path / link)
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "nothing").exists()

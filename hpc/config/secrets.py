@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 from hpc.errors import ConfigurationError
@@ -83,7 +84,7 @@ class Secrets:
 
     def hides(self, path: Path, value: Any) -> bool:
         """Whether a value of a config is nobody else's to read."""
-        return _is_private(path, value) or (isinstance(value, str) and bool(self.held_by(value)))
+        return _is_private(path, value) or bool(self.held_by(_text(value)))
 
     def hides_override(self, text: str) -> bool:
         """Whether an override, or several with commas between them, sets what is nobody else's to read."""
@@ -160,6 +161,12 @@ def _is_private(path: Path, value: Any) -> bool:
     if value is None or isinstance(value, bool) or value in ("", MASK):
         return False
     return (len(path) > 2 and path[:2] == ENVIRONMENT) or any(is_secret(str(each)) for each in path)
+
+
+def _text(value: Any) -> str:
+    return (
+        str(value) if isinstance(value, (str, PurePath)) else value.decode("latin") if isinstance(value, bytes) else ""
+    )
 
 
 def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
