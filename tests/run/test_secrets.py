@@ -22,11 +22,8 @@ from hpc.task.entry import check_secrets
 from tests.conftest import ROOT, clean_environment
 
 is_root = os.geteuid() == 0 and shutil.which("setpriv") is not None
-CONFIG: dict[str, Any] = {
-    "api": {"token": "abc-secret"},
-    "cluster": {"environment": {"A": "1"}},
-    "ids": [b"abc-secret"],
-}
+CONFIG: dict[str, Any] = {"api": {"token": "abc-secret"}, "cluster": {"environment": {"A": "1"}}}
+HOLDING: dict[str, Any] = {"bytes": [b"abc-secret"], "path": Path("/x/abc-secret")}
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def sweep(directory: Path, **config: Any) -> Sweep:
 
 
 def test_the_owner_gets_everything_back(place: Path) -> None:
-    written = sweep(place / "run")
+    written = sweep(place / "run", **HOLDING)
     written.write()
     assert load_sweep(place / "run") == written
 
@@ -55,7 +52,7 @@ def test_the_owner_gets_everything_back(place: Path) -> None:
 def test_a_secret_is_in_the_closed_file_alone_and_once(place: Path) -> None:
     before = os.umask(0)
     try:
-        sweep(place / "run").write()
+        sweep(place / "run", **HOLDING).write()
     finally:
         os.umask(before)
     encoded = base64.b64encode(b"abc-secret")
