@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from hpc.errors import SaveError
 from hpc.files import open_to_append, read_regular, replace_bytes
 from hpc.run.directory import RunDirectory
 
@@ -42,6 +43,9 @@ class Metrics:
         step: The step that training goes on from. Rows of later steps are dropped, because these are trained again.
         size_bytes: Size of the file when that step was saved; None where it is not known.
         must_be_finite: Names of values that must be finite.
+
+    Raises:
+        SaveError: The file cannot be written.
     """
 
     def __init__(
@@ -50,8 +54,14 @@ class Metrics:
         self.path = RunDirectory(directory).metrics
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
-        _rewind(self.path, step, size_bytes)
-        self._file = open_to_append(self.path)
+        try:
+            _rewind(self.path, step, size_bytes)
+            self._file = open_to_append(self.path)
+        except OSError as error:
+            raise SaveError(
+                f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
+                "choose another run_dir."
+            ) from error
         self._rows: list[_Row] = []
         self._is_closed = True
 
