@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import is_
 from pathlib import PurePath
 from typing import Any
 
@@ -53,6 +54,20 @@ def is_secret(name: str) -> bool:
     return bool(parts) and parts[-1] in LAST_WORDS and OF_TEXTS.isdisjoint(parts[:-1])
 
 
+@lru_cache(maxsize=4096)
+def _said_by(text: str) -> str:
+    """Which secret a text has by its own words, or ""."""
+    if "=" not in text and ":" not in text:
+        return ""
+    assigned = (match[1] for match in ASSIGNED.finditer(text) if is_secret(match[1]))
+    return next(assigned, "") or ("a password" if WITH_PASSWORD.search(text) else "")
+
+
+@lru_cache(maxsize=4096)
+def _overrides(text: str) -> tuple[str, ...]:
+    return tuple(re.split(r",(?=[\w+~])", text))
+
+
 @dataclass(frozen=True)
 class Secrets:
     """The secrets of one config.
@@ -68,19 +83,17 @@ class Secrets:
     @classmethod
     def of(cls, config: Mapping[Any, Any]) -> Secrets:
         """Those of a config that is plain mappings, lists and values."""
-        private = [(path, value) for path, value in _leaves(config, ()) if _is_private(path, value)]
-        named = [(path, str(value)) for path, value in private if any(is_secret(str(each)) for each in path)]
+        named = {path: str(value) for path, value in _below(config, (), is_secret) if _is_private(path, value)}
+        section = config.get("cluster")
+        given = section.get("environment") if isinstance(section, Mapping) else None
         return cls(
-            tuple(path for path, _ in private),
-            {text: ".".join(map(str, path)) for path, text in named if len(text) >= SHORTEST},
+            (*named, *(path for path, value in _leaves(given, ENVIRONMENT) if _is_private(path, value))),
+            {text: ".".join(map(str, path)) for path, text in named.items() if len(text) >= SHORTEST},
         )
 
     def held_by(self, text: str) -> str:
         """Which secret stands in a text: its key, or ""."""
-        known = (key for secret, key in self.texts.items() if secret in text)
-        assigned = (match[1] for match in ASSIGNED.finditer(text) if is_secret(match[1]))
-        found = next(known, "") or next(assigned, "")
-        return found or ("a password" if WITH_PASSWORD.search(text) else "")
+        return next((key for secret, key in self.texts.items() if secret in text), "") or _said_by(text)
 
     def hides(self, path: Path, value: Any) -> bool:
         """Whether a value of a config is nobody else's to read."""
@@ -88,26 +101,51 @@ class Secrets:
 
     def hides_override(self, text: str) -> bool:
         """Whether an override, or several with commas between them, sets what is nobody else's to read."""
-        return bool(self.held_by(text)) or any(map(self._sets_one, re.split(r",(?=[\w+~])", text)))
+        return bool(self.held_by(text)) or ("=" in text and any(map(self._sets_one, _overrides(text))))
 
     def _sets_one(self, override: str) -> bool:
         key, _, value = override.lstrip("+~").partition("=")
-        path = tuple(re.split(r"[./]", key))
+        path = tuple(key.replace("/", ".").split("."))
         if _is_private(path, value) or (path == ENVIRONMENT and value.strip("{} ")):
             return True
         below = any(tuple(map(str, each))[: len(path)] == path for each in self.paths)
         return below and value.lstrip().startswith(("{", "["))
 
 
-def replaced(tree: Any, hides: Callable[[Path, Any], bool], hide: Callable[[Any], Any], path: Path = ()) -> Any:
-    """A tree in which every value that `hides` names is what `hide` makes of it; what has none of them is shared."""
-    if isinstance(tree, Mapping):
-        new = {key: replaced(value, hides, hide, (*path, key)) for key, value in tree.items()}
-        return new if any(new[key] is not tree[key] for key in tree) else tree
-    if isinstance(tree, (list, tuple)):
-        items = [replaced(value, hides, hide, (*path, number)) for number, value in enumerate(tree)]
-        return type(tree)(items) if any(a is not b for a, b in zip(items, tree, strict=True)) else tree
-    return hide(tree) if hides(path, tree) else tree
+Memo = dict[tuple[int, Path], Any]
+"""By identity and place of a tree: what became of it."""
+
+
+def replaced(
+    tree: Any,
+    hides: Callable[[Path, Any], bool],
+    hide: Callable[[Any], Any],
+    path: Path = (),
+    memo: Memo | None = None,
+) -> Any:
+    """A tree in which every value that `hides` names is what `hide` makes of it; what has none of them is shared.
+
+    Args:
+        tree: Mappings, lists and values.
+        hides: Told where a value stands, and the value.
+        hide: Told the value.
+        path: Where the tree stands.
+        memo: For trees that share parts with others, which live as long as it does.
+    """
+    if not isinstance(tree, (Mapping, list, tuple)):
+        return hide(tree) if hides(path, tree) else tree
+    known = None if memo is None else memo.get((id(tree), path))
+    if known is not None:
+        return known
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    new = {key: replaced(value, hides, hide, (*path, key), memo) for key, value in items}
+    if all(map(is_, new.values(), tree.values() if isinstance(tree, Mapping) else tree)):
+        result: Any = tree
+    else:
+        result = new if isinstance(tree, Mapping) else type(tree)(new.values())
+    if memo is not None:
+        memo[id(tree), path] = result
+    return result
 
 
 def masked(config: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -137,13 +175,16 @@ VISIBLE = (
 """What everybody sees in the queue, in the process table or in a printed script."""
 
 
-def check_visible(config: Mapping[Any, Any]) -> None:
+def check_visible(config: Mapping[Any, Any], secrets: Secrets) -> None:
     """Look at what everybody sees of a job.
+
+    Args:
+        config: Of a point.
+        secrets: Those of the same config.
 
     Raises:
         ConfigurationError: A secret stands in it.
     """
-    secrets = Secrets.of(config)
     for key in VISIBLE:
         value: Any = config
         for name in key.split("."):
@@ -167,6 +208,16 @@ def _text(value: Any) -> str:
     return (
         str(value) if isinstance(value, (str, PurePath)) else value.decode("latin") if isinstance(value, bytes) else ""
     )
+
+
+def _below(tree: Any, path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[Path, Any]]:
+    """The values below keys that are wanted."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from (_leaves if is_wanted(str(key)) else partial(_below, is_wanted=is_wanted))(value, (*path, key))
+    elif isinstance(tree, (list, tuple)):
+        for number, value in enumerate(tree):
+            yield from _below(value, (*path, number), is_wanted)
 
 
 def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:

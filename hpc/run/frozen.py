@@ -23,7 +23,7 @@ TAG = "hpc:"
 
 @dataclass(frozen=True)
 class Hidden:
-    """Stands in the place of a value that others must not read; see `hpc.run.secrets`.
+    """Stands in the place of a value that others must not read; see `hpc.run.vault`.
 
     Args:
         name: Of the value.

@@ -15,8 +15,8 @@ from hpc.errors import ConfigurationError
 from hpc.run.ownership import make_private
 from hpc.run.points import Sweep, remove_made
 
-UNSENT = re.compile(r"[0-9a-f]{32}\.pkl|\.?submission_file_[0-9a-f]{32}\.sh")
-"""What submitit calls its files until sbatch has given them a number (submitit 1.5)."""
+UNSENT = re.compile(r"\.?submission_file_[0-9a-f]{32}\.sh|environment_[0-9a-f]{16}\.sh")
+"""What has no number of a job in its name: submitit's files before sbatch has told it (submitit 1.5), and secrets."""
 
 
 class Made:

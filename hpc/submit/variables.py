@@ -6,7 +6,9 @@ scheduler.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+from functools import cache
 from pathlib import Path
 
 from hpc.config import Cluster
@@ -64,21 +66,30 @@ def exports(plan: Plan, python_path: str) -> list[str]:
     return [*map(_export, seen.items()), *read]
 
 
-def write_secrets(plan: Plan) -> list[Path]:
-    """Keep them where the script reads them; returns the file, where there is one.
+def write_secrets(plan: Plan) -> None:
+    """Keep them where the script reads them, if there are any.
 
     Raises:
         OSError: The file system says no.
     """
-    secret = {name: value for name, value in plan.cluster.environment.items() if holds_secret(name, value)}
-    if not secret:
-        return []
-    replace_text(_file(plan), "\n".join(map(_export, secret.items())) + "\n", PRIVATE_MODE)
-    return [_file(plan)]
+    text = _secret_lines(plan)
+    if text:
+        replace_text(_file(plan), text, PRIVATE_MODE)
+
+
+def _secret_lines(plan: Plan) -> str:
+    variables = [pair for pair in plan.cluster.environment.items() if holds_secret(*pair)]
+    return "".join(f"{_export(pair)}\n" for pair in variables)
 
 
 def _file(plan: Plan) -> Path:
-    return plan.log_directory / f"environment_{plan.points[0]}.sh"
+    return plan.log_directory / f"environment_{_digest(_secret_lines(plan))}.sh"
+
+
+@cache
+def _digest(text: str) -> str:
+    """Of the content, so that no job reads what was written for another one; slow, so that nobody guesses by it."""
+    return hashlib.pbkdf2_hmac("sha256", text.encode(), b"hpc", 100_000).hex()[:16]
 
 
 def _export(variable: tuple[str, str]) -> str:

@@ -43,7 +43,9 @@ def verbs(group: click.Command, above: tuple[str, ...] = ()) -> list[str]:
     """Every command, with the groups above it."""
     if not isinstance(group, click.Group):
         return [" ".join(above)]
-    return [verb for name, command in group.commands.items() for verb in verbs(command, (*above, name))]
+    context = click.Context(group)
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return [verb for name, command in commands.items() if command for verb in verbs(command, (*above, name))]
 
 
 def imported(place: Path, *command: str) -> str:

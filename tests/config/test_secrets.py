@@ -31,7 +31,7 @@ def test_other_keys_are_not(name: str) -> None:
     assert not is_secret(name)
 
 
-CONFIG: dict[str, Any] = {
+CONFIG: dict[Any, Any] = {
     "cluster": {"environment": {"NCCL_DEBUG": "INFO", "HF_TOKEN": "hf_abcdef"}, "setup": ["module load cuda"]},
     "storage": [{"kind": "s3", "credentials": {"id": "someone", "number": 12345}}],
     "url": "https://hf_abcdef@host/x",
@@ -99,9 +99,11 @@ def test_an_override_in_a_sentence_is_masked() -> None:
 )
 def test_what_everybody_sees_is_without_secrets(visible: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"{key} must be without secrets.*cluster\.environment") as caught:
-        check_visible({"model": {"token": "hf_abcdef"}, **visible})
+        config = {"model": {"token": "hf_abcdef"}, **visible}
+        check_visible(config, Secrets.of(config))
     assert not any(secret in str(caught.value) for secret in ("hf_abcdef", "abc", "hunter2"))
 
 
 def test_a_secret_that_a_setup_line_reads_from_elsewhere_is_none() -> None:
-    check_visible({"cluster": {"setup": ["export HF_TOKEN=$(cat ~/.hf)", 'export A_TOKEN="$B"', "set -x"]}})
+    config = {"cluster": {"setup": ["export HF_TOKEN=$(cat ~/.hf)", 'export A_TOKEN="$B"', "set -x"]}}
+    check_visible(config, Secrets.of(config))

@@ -131,7 +131,7 @@ def test_a_pickle_that_another_user_has_put_there_is_not_loaded(place: Path, ope
     folder.chmod(0o777 if opened.endswith("submitit") else 0o700)
     environ = clean_environment(SUBMITIT_EXECUTOR="slurm", SLURM_JOB_ID="7", SLURM_PROCID="0", SLURM_LOCALID="0")
     done = subprocess.run(
-        [sys.executable, "-m", "hpc.submit.start", str(folder), "owner"],
+        [sys.executable, "-m", "hpc.launch.start", str(folder), "owner"],
         cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 78, done.stderr

@@ -91,7 +91,7 @@ def bash(text: str, scratch: Path) -> Ran:
     assert sorted(path.name for path in out.iterdir()) == ["arguments", "environment"]
     variables = (out / "environment").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
     arguments = (out / "arguments").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
-    return Ran(dict(each.split("=", 1) for each in variables), arguments)  # type: ignore[arg-type]
+    return Ran(dict(each.split("=", 1) for each in variables), arguments)
 
 
 def plan_of(asked: dict[str, Any], directory: Path) -> Plan:
@@ -129,7 +129,7 @@ def check(asked: dict[str, Any], scratch: Path) -> bool:
     except ConfigurationError:
         return False
     text = script(plan)
-    if "environment_0.sh" in text:
+    if "submitit/environment_" in text:
         if not plan.log_directory.resolve().is_relative_to(scratch):
             return False
         make_private(plan.log_directory)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc.config.secrets import MASK, Secrets, replaced
+from hpc.config.secrets import MASK, Memo, Secrets, replaced
 from hpc.errors import LoadError
 from hpc.files import PRIVATE_MODE, read_regular, replace_text
 from hpc.run import frozen
@@ -24,12 +24,19 @@ class Vault:
     """The secrets of the points of one sweep.
 
     Args:
-        known: By name; a value that is known keeps its name.
+        known: By name.
     """
 
-    def __init__(self, known: Mapping[str, Any] = {}) -> None:
-        self._values = dict(known)
-        self._names = {repr(value): name for name, value in known.items()}
+    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
+        self._values = dict(known or {})
+        self._names: dict[str, str] = {}
+        self._memos: dict[str, tuple[Secrets, Memo]] = {}
+
+    def memo_of(self, part: str, found: Secrets) -> Memo:
+        """What became of parts that points share, as long as their secrets are the same."""
+        if part not in self._memos or self._memos[part][0] != found:
+            self._memos[part] = (found, {})
+        return self._memos[part][1]
 
     def hide(self, value: Any) -> Hidden:
         """What stands for a value where others can read."""
@@ -41,16 +48,21 @@ class Vault:
         """A tree with the values that stand behind names; `***` for a name that is not known."""
         return replaced(tree, lambda _, value: isinstance(value, Hidden), self._value)
 
-    def write(self, directory: Path) -> list[Path]:
+    def write(self, directory: Path, besides: Vault | None = None) -> list[Path]:
         """Keep them beside the points; returns the file, where there is one.
+
+        Args:
+            directory: The sweep's.
+            besides: Those of the points that are there still.
 
         Raises:
             OSError: The file system says no.
         """
-        path = directory / SECRETS_FILE
-        if not self._values:
+        path, values = directory / SECRETS_FILE, {**(besides._values if besides else {}), **self._values}
+        if not values:
+            path.unlink(missing_ok=True)
             return []
-        replace_text(path, frozen.dumps(self._values) + "\n", PRIVATE_MODE)
+        replace_text(path, frozen.dumps(values) + "\n", PRIVATE_MODE)
         return [path]
 
     @classmethod
@@ -73,17 +85,16 @@ class Vault:
 
 
 def hidden(
-    vault: Vault, config: Mapping[Any, Any], hydra: Mapping[str, Any], overrides: Sequence[str]
+    vault: Vault, found: Secrets, config: Mapping[Any, Any], hydra: Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[Any, ...]:
     """A config, what Hydra knew of it and what was typed for it, with names in the place of secrets."""
-    found = Secrets.of(config)
 
     def in_hydra(path: tuple[Any, ...], value: Any) -> bool:
         return found.hides(path, value) or (isinstance(value, str) and found.hides_override(value))
 
     return (
-        replaced(config, found.hides, vault.hide),
-        replaced(hydra, in_hydra, vault.hide),
+        replaced(config, found.hides, vault.hide, (), vault.memo_of("config", found)),
+        replaced(hydra, in_hydra, vault.hide, (), vault.memo_of("hydra", found)),
         replaced(tuple(overrides), in_hydra, vault.hide),
     )
 

@@ -1,6 +1,6 @@
 """What a job's task starts with: a look at the directory that its pickle lies in, before the pickle is loaded.
 
-    python -m hpc.submit.start FOLDER WRITERS
+    python -m hpc.launch.start FOLDER WRITERS
 
 A pickle is code. Whoever could write into its directory since it was sent would be the one whose code runs.
 """
@@ -26,7 +26,7 @@ def command(python: str, folder: Path, writers: str) -> str:
         folder: submitit's.
         writers: cluster.run_dir_writers.
     """
-    return f"{python} -u -m hpc.submit.start {shlex.quote(str(folder))} {shlex.quote(writers)}"
+    return f"{python} -u -m hpc.launch.start {shlex.quote(str(folder))} {shlex.quote(writers)}"
 
 
 def main(folder: str, writers: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from hpc.errors import ConfigurationError, LoadError
 from hpc.run.points import Point, Sweep, load_sweep
-from hpc.run.secrets import Vault
+from hpc.run.vault import Vault
 from hpc.task.entry import check_secrets
 from tests.conftest import ROOT, clean_environment
 
@@ -69,7 +69,7 @@ def test_a_secret_is_in_the_closed_file_alone_and_once(place: Path) -> None:
 
 def test_a_sweep_without_secrets_has_no_such_file(place: Path) -> None:
     Sweep(place / "run", (Point("0", ("x=1",), {"x": 1}),)).write()
-    assert sorted(path.name for path in (place / "run").iterdir()) == ["points.jsonl", "sweep.json"]
+    assert not (place / "run" / "secrets.json").exists()
 
 
 READ = """
