@@ -56,6 +56,12 @@ def run_hpc(tmp_path: Path) -> Run:
     return runner(tmp_path, "-m", "hpc")
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is submitted by a test is not noted down among the developer's own sweeps."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+
+
 @dataclass(frozen=True)
 class FakeSlurm:
     """Executables that record what they are asked and answer from files.

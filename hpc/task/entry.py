@@ -12,12 +12,13 @@ from hpc.attempt.life import start
 from hpc.config import Settings
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
-from hpc.run.points import Point, Sweep, load_sweep
+from hpc.run.points import Point, Sweep, open_sweep
 from hpc.run.result import Result, read_result, write_result
 from hpc.run.secret import Secret
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
+from hpc.task.outside import warn_of_code_outside
 from hpc.task.target import training_function
 from hpc.task.value import as_json
 from hpc.world import World
@@ -27,15 +28,15 @@ def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
     prepare_process()
     try:
-        sweep = load_sweep(Path(sweep_directory))
-        frozen = sweep.point(point)
+        sweep = open_sweep(Path(sweep_directory))
+        frozen = sweep.named(point)
         settings = frozen.settings
         world = explain_process(settings.runtime.launcher).world
         set_up(world.rank)
         check_world(settings, world, in_job=True)
         secret = process_secret(world, sweep.directory)
         agree = _agree(settings, world, secret)
-        attempt = begin(world, secret, sweep.point_directory(point), agree)
+        attempt = begin(world, secret, sweep.directory / point, agree)
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
@@ -80,7 +81,9 @@ def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
         return result.value
     start(attempt, point.settings)
     hydra_config.restore(point.hydra)
-    value = training_function(point.settings.experiment.target)(_as_config(point.config))
+    train = training_function(point.settings.experiment.target)
+    warn_of_code_outside()
+    value = train(_as_config(point.config))
     _end(attempt, value)
     return value
 
