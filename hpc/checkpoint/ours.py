@@ -63,13 +63,14 @@ def _files(directory: Path) -> set[str] | None:
             return None
         while folders:
             folder, prefix = folders.pop()
-            for entry in os.scandir(folder):
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                elif entry.is_file(follow_symlinks=False):
-                    found.add(prefix + entry.name)
-                else:
-                    return None
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                    elif entry.is_file(follow_symlinks=False):
+                        found.add(prefix + entry.name)
+                    else:
+                        return None
     except OSError:
         return None
     return found
