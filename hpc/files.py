@@ -54,7 +54,7 @@ def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The file system says no.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _temporary(path)
     try:
         with create(temporary, mode) as file:
             yield file
@@ -150,6 +150,39 @@ def flush_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_loosely(path: Path, data: bytes) -> None:
+    """All of it or nothing, but after a power cut perhaps nothing: for what is told again in a moment.
+
+    Raises:
+        OSError: The file system says no.
+    """
+    temporary = _temporary(path)
+    try:
+        with create(temporary) as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_tail(path: str | Path, count: int) -> bytes:
+    """The last bytes of a file.
+
+    Raises:
+        OSError: As `read_regular`.
+    """
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - count))
+        return file.read()
+
+
+def _temporary(path: Path) -> Path:
+    """A name that nobody can guess."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def _open(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:

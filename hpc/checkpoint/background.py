@@ -79,6 +79,8 @@ class BackgroundSaver:
     def __init__(self, store: CheckpointStore, group: Group, report: Callable[[Flight], None]) -> None:
         self.store, self.group, self.report = store, group, report
         self.flight: Flight | None = None
+        self.failure: Exception | None = None
+        """What the save in flight has ended with, where it has ended badly."""
         self._thread: threading.Thread | None = None
 
     def start(self, contents: Snapshot, began: float) -> None:
@@ -99,15 +101,6 @@ class BackgroundSaver:
         self.flight = Flight(contents.step)
         self._run(self.flight, contents, began)
 
-    def has_failed(self, for_good: bool = False) -> bool:
-        """Whether the save in flight has ended badly.
-
-        Args:
-            for_good: Only if no later save can go better, because it is not the disk that is at fault.
-        """
-        outcome = self.flight.outcome if self.flight is not None else None
-        return isinstance(outcome, Exception) and not (for_good and isinstance(outcome, SaveError))
-
     def is_running(self, after_seconds: float = 0.0) -> bool:
         """Whether the save is still under way after waiting for it for this long."""
         if self._thread is not None:
@@ -118,7 +111,7 @@ class BackgroundSaver:
         """Wait for the save in flight, and forget it; None where no save is in flight."""
         if self._thread is not None:
             self._thread.join()
-        flight, self.flight, self._thread = self.flight, None, None
+        flight, self.flight, self.failure, self._thread = self.flight, None, None, None
         return flight
 
     def _run(self, flight: Flight, contents: Snapshot, began: float) -> None:
@@ -133,3 +126,4 @@ class BackgroundSaver:
         except SaveError as error:  # the journal cannot be written: this save is not one to go on from
             outcome = error
         flight.outcome = outcome
+        self.failure = outcome if isinstance(outcome, Exception) else None

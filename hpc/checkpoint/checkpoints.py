@@ -132,9 +132,10 @@ class Checkpoints:
 
     def ask_to_stop_if_failed(self) -> None:
         """At a step boundary: have all ranks stop at the same one when a save behind training has failed."""
-        if not self.saver.has_failed():
+        failure = self.saver.failure
+        if failure is None:
             return
-        if self.options.on_error == "stop" or self.saver.has_failed(for_good=True):
+        if self.options.on_error == "stop" or not isinstance(failure, SaveError):  # no later save can go better
             self.requests.ask(StopCause.SAVE_FAILED)
         else:
             self._land("continue")

@@ -47,6 +47,11 @@ class Schedule:
         self._saved_at = (time.monotonic(), step)
         self.next_look = step + 1
 
+    def next_step(self, step: int) -> int:
+        """The next boundary after `step` at which `is_due` must be asked."""
+        every = self.options.every_steps
+        return self.next_look if every is None else step + every - step % every
+
     def is_due(self, step: int) -> bool:
         """Whether to save at this boundary. Collective at the few steps where the clock is looked at."""
         if self.options.every_steps is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
+from hpc.run.index import record_sweep
 from hpc.run.points import Point, Sweep
 from hpc.slurm import client
-from hpc.submit.environment import scrubbed_process
+from hpc.submit.again import part_of, send_again
+from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.plan import make_plans
 from hpc.submit.send import plans_for_slurm, send, show
 
@@ -34,9 +38,37 @@ def _submit(sweep: Sweep) -> None:
         send(sweep, _scheduler)
     else:
         sweep.write_or_continue()
+    record_sweep(sweep.directory, user_environment())
     if "local" in schedulers:
-        plans = make_plans(sweep, len(sweep.points), _scheduler)
-        local.run([plan for plan in plans if plan.scheduler == "local"])
+        _run_here(sweep)
+
+
+def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None:
+    """Send some points of a sweep that exists already to where their own `cluster` says.
+
+    Args:
+        sweep: As it is to be.
+        names: Of the points. None of them may be in the queue or run.
+        is_changed: Whether the sweep on disk is another; see `hpc.submit.again.changed`.
+
+    Raises:
+        ConfigurationError: Something cannot work as asked.
+        SystemExit: Points ran on this machine and one of them failed; with its code.
+    """
+    with scrubbed_process():
+        part = part_of(sweep, names)
+        schedulers = {_scheduler(point) for point in part.points}
+        if "slurm" in schedulers:
+            send_again(sweep, names, _scheduler, is_changed)
+        elif is_changed:
+            sweep.write_or_continue()
+        if "local" in schedulers:
+            _run_here(part)
+
+
+def _run_here(sweep: Sweep) -> None:
+    plans = make_plans(sweep, len(sweep.points), _scheduler)
+    local.run([plan for plan in plans if plan.scheduler == "local"])
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:

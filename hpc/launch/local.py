@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,11 @@ from submitit.local.local import LocalExecutor, LocalJob
 from hpc.attempt.identity import new_stamp
 from hpc.errors import EXIT_CONTINUE
 from hpc.run.directory import RunDirectory
+from hpc.run.processes import this_process
+from hpc.run.submissions import LOCAL, Submission, newest_attempts, record_submission
 from hpc.say import error, say, warn
 from hpc.submit.environment import for_child
+from hpc.submit.interpreter import interpreter
 from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan
 
@@ -66,17 +70,28 @@ def run(plans: list[Plan]) -> None:
 
 
 def _run_point(plan: Plan, point: str) -> int:
-    executor = _Executor(folder=plan.log_directory)
+    executor = _Executor(folder=plan.log_directory, python=interpreter(plan))
     executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
     say(f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}")
     job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))
+    process = cast("subprocess.Popen[bytes]", job._process)
+    _note(plan, point, job.job_id, process)
     log = JobPaths(plan.log_directory, job.job_id, 0).stdout
-    code = _follow(cast("subprocess.Popen[bytes]", job._process), log)
+    code = _follow(process, log)
     if code:
         for record in RunDirectory(plan.sweep_directory / point).failures.glob(f"*{job.job_id}*"):
             error(record.read_text().removeprefix("hpc: ").rstrip("\n"))
         error(f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}")
     return code
+
+
+def _note(plan: Plan, point: str, job: str, process: subprocess.Popen[bytes]) -> None:
+    """Write down which process holds the point, for `hpc status` and `hpc cancel`; it trains without that, too."""
+    after = newest_attempts(plan.sweep_directory, [point])
+    with suppress(OSError):
+        recorded = this_process(process.pid)
+        now = round(time.time(), 3)
+        record_submission(plan.sweep_directory, Submission(job, (point,), now, LOCAL, process=recorded, after=after))
 
 
 def _follow(process: subprocess.Popen[bytes], log: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
@@ -13,7 +13,7 @@ from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
-from hpc.runtime.positions import LoopPosition, Positions
+from hpc.runtime.positions import LoopPosition, Positions, RunningLoop
 from hpc.runtime.seeds import seed_rank
 from hpc.say import say
 from hpc.stop.agreement import Agreement, all_end_here
@@ -28,28 +28,6 @@ _numbers = itertools.count()
 """Tells the Runtimes of this process apart in the store; every rank makes the same ones in the same order."""
 
 
-class RunningLoop(Protocol):
-    """What is asked of the loop at hand."""
-
-    @property
-    def name(self) -> str:
-        """What its position is called."""
-        ...
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps in all."""
-        ...
-
-    def own_position(self) -> Any:
-        """What this rank alone knows: where its loader is."""
-        ...
-
-    def settle(self) -> None:
-        """Come to an end, if the user has left it."""
-        ...
-
-
 class Boundary:
     """Counts the optimizer steps of a run, and does what is due after each.
 
@@ -58,7 +36,7 @@ class Boundary:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+        self.parts, self.requests, self.finite = parts, parts.requests, parts.finite
         self.step = 0
         self.in_step = False
         self.early_reason = ""
@@ -70,13 +48,15 @@ class Boundary:
         self.checkpoints = Checkpoints(
             parts.journal, parts.settings.checkpoint, parts.group, parts.state, parts.requests, say
         )
+        self._saver = self.checkpoints.saver
         self.agreement = Agreement(parts.requests, parts.group.side)
         self.profiler = ProfilerWindow(
             parts.settings.runtime.profile, parts.directory, parts.group.world.rank, parts.group.device
         )
         self._number = next(_numbers)
         self._has_asked = False
-        self._began = 0.0
+        self._next_step = 0
+        self._looked = (0.0, 0)
 
     def resume(self) -> None:
         """Load the newest good checkpoint, and go on from it. Collective.
@@ -93,7 +73,15 @@ class Boundary:
         if self.parts.is_main:
             self.report = self._open_report(found)
         self.profiler.after(self.step)
-        self._began = time.monotonic()
+        self._looked = (time.monotonic(), self.step)
+
+    def ask_end(self, reason: str) -> None:
+        """End the loop at hand, once all ranks know of it."""
+        self.early_reason, self._next_step = reason, 0
+
+    def ask_save(self) -> None:
+        """Save after a step, once all ranks know of it."""
+        self.agreement.wants_save, self._next_step = True, 0
 
     def settle(self) -> None:
         """Where the user has left the loop at hand, save as after a whole step. Collective then."""
@@ -126,13 +114,15 @@ class Boundary:
     def end_early(self) -> str:
         """Why the loop at hand was ended with `runtime.stop`, or ""; forgotten afterwards."""
         reason, self.early_reason = self.early_reason if self.has_ended else "", ""
-        if self.parts.requests.cause is StopCause.EARLY:
-            self.parts.requests.cause = StopCause.NONE
+        if self.requests.cause is StopCause.EARLY:
+            self.requests.cause = StopCause.NONE
         self.has_ended = self._has_asked = False
         return reason
 
     def end_step(self, is_last: bool = False) -> None:
         """A step was taken: show it, save it, and stop if the ranks have agreed to. Collective when something is due.
+
+        Each call here finds cold caches and costs microseconds, so a step at which nothing is due looks at four values.
 
         Args:
             is_last: This is the loop's last step: it ends by itself, and is not stopped.
@@ -142,30 +132,49 @@ class Boundary:
             DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             SaveError: A checkpoint could not be made durable.
         """
-        now = time.monotonic()
-        step_seconds, self._began = now - self._began, now
         self.step += 1
         self.in_step = False
-        if self.report is not None:
-            self.report.metrics.end_step()
-        self.parts.finite.close_step(bool(self.parts.window.skipped))
+        has_news = self.requests.cause or self.finite.has_news or self._saver.failure
+        if has_news or is_last or self.step >= self._next_step:
+            self._look(is_last)
+
+    def _look(self, is_last: bool) -> None:
+        """Do what is due after this step, and find out when something is due next."""
+        self.finite.close_step(self.step, bool(self.parts.window.skipped))
         self.profiler.after(self.step)
         if is_last or self.step % self.parts.settings.runtime.log_every_steps == 0:
             self._show(is_last)
-        if self.parts.finite.seems_wrong():
-            self.parts.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
+        if self.finite.seems_wrong():
+            self.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
         if self.checkpoints.schedule.is_due(self.step):
             self.checkpoints.save(self.position())
         self.checkpoints.ask_to_stop_if_failed()
-        cause = self.agreement.at_boundary(step_seconds)
+        cause = self.agreement.at_boundary(self.step, self._step_seconds())
         if self.agreement.takes_save():
             self.checkpoints.save_now(self.position())
+        self._next_step = min(
+            self.profiler.next_step,
+            self._next_shown(),
+            self.checkpoints.schedule.next_step(self.step),
+            self.agreement.next_step,
+        )
         self._obey(cause, is_last)
+
+    def _next_shown(self) -> int:
+        every = self.parts.settings.runtime.log_every_steps
+        return self.step + every - self.step % every
+
+    def _step_seconds(self) -> float:
+        """The mean since it was last asked for."""
+        (began, first), now = self._looked, time.monotonic()
+        self._looked = (now, self.step)
+        return (now - began) / max(1, self.step - first)
 
     def log(self, values: dict[str, Any]) -> None:
         """Note values of the step that is being taken; between two steps, of the one before."""
         if self.report is not None:
-            self.report.log(self.step + self.in_step, values, bool(self.parts.window.skipped))
+            skipped = bool(self.parts.window.skipped)
+            self.report.metrics.log(self.step + self.in_step, values, skipped, self.in_step)
 
     def save(self) -> int:
         """Save this step, if it is not saved yet, and wait until it is durable. Collective.
@@ -190,8 +199,8 @@ class Boundary:
             SaveError: A save was still under way, and has failed.
         """
         self.profiler.close()
-        if self.parts.requests.cause in OF_THIS_RUN:
-            self.parts.requests.cause = StopCause.NONE
+        if self.requests.cause in OF_THIS_RUN:
+            self.requests.cause = StopCause.NONE
         if self.report is not None:
             self.report.close()
             self.report = None
@@ -210,7 +219,7 @@ class Boundary:
         own = self.positions.own
         if self.loop is not None:
             own = {**own, self.loop.name: self.loop.own_position()}
-        finite, step = self.parts.finite.as_of_now(), self.step
+        finite, step = self.finite.as_of_now(), self.step
 
         def doubt() -> tuple[int, str]:
             since, problem = finite()
@@ -226,8 +235,9 @@ class Boundary:
         if self.early_reason and not self._has_asked:
             self._has_asked = True
             where = f"end/{self._number}/{self.step}"
-            self.has_ended = all_end_here(self.parts.group.store, self.parts.group.world.world_size, where)
-            self.parts.requests.ask(StopCause.EARLY)
+            world = self.parts.group.world
+            self.has_ended = all_end_here(self.parts.group.store, world.rank, world.world_size, where)
+            self.requests.ask(StopCause.EARLY)
         if cause is StopCause.EARLY:
             self.has_ended = True
         elif cause is not StopCause.NONE and not is_last and not self.has_ended:
@@ -287,4 +297,4 @@ class Boundary:
             return
         self.report.show(self.step)
         if self.report.metrics.not_finite is not None:
-            self.parts.requests.ask(StopCause.DIVERGED)
+            self.requests.ask(StopCause.DIVERGED)

@@ -24,35 +24,36 @@ class Finite:
         self._of_step = ""
         self.found_step = 0
         """The first step that was not finite; 0 while all were, or where only the device knows."""
+        self.has_news = device.type != "cpu"
+        """Whether `close_step` and `seems_wrong` have anything to do; on a device, only it knows."""
         self._flag = torch.zeros((), device=device)
         self._flag_of_step = torch.zeros((), device=device)
         self._copy = torch.zeros((), pin_memory=device.type == "cuda")
 
-    def note(self, name: str, value: torch.Tensor, step: int) -> None:
+    def note(self, name: str, value: torch.Tensor) -> None:
         """Remember a loss or a norm of the step that is being taken.
 
         Args:
             name: What it is called in the sentence.
             value: One element; looked at, never waited for.
-            step: Which step.
         """
         if not value.is_cpu:
             self._flag_of_step.add_(value.detach(), alpha=0)
         elif not self._of_step and not math.isfinite(number := value.item()):
-            self._of_step = f"{name} must stay finite, but is {number} at step {step}"
-            self.found_step = self.found_step or step
+            self._of_step = f"{name} must stay finite, but is {number}"
+            self.has_news = True
 
-    def close_step(self, skipped: bool) -> None:
+    def close_step(self, step: int, skipped: bool) -> None:
         """A step has ended.
 
         Args:
+            step: Which one.
             skipped: Loss scaling skipped it: an infinite gradient was dealt with, and is no divergence.
         """
-        if not skipped:
-            self._found = self._found or self._of_step
-        if not self._found:
-            self.found_step = 0
+        if self._of_step and not skipped and not self._found:
+            self._found, self.found_step = f"{self._of_step} at step {step}", step
         self._of_step = ""
+        self.has_news = bool(self._found) or not self._flag.is_cpu
         if not self._flag.is_cpu:
             if not skipped:
                 self._flag.add_(self._flag_of_step, alpha=0)

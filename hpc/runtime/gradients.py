@@ -112,7 +112,7 @@ class Gradients:
         else:
             self._boundary.in_step = True
         weighed = self.window.weigh(loss)
-        self.finite.note("loss", weighed, self.step)
+        self.finite.note("loss", weighed)
         self.strategy.backward(weighed, **kwargs)
 
     def clip_grad_norm_(self, *arguments: Any, **named: Any) -> torch.Tensor | None:
@@ -133,7 +133,7 @@ class Gradients:
             return None
         norm = self.strategy.clip_grad_norm_(max_norm, parameters)
         if not self.training_state.engines:  # an engine tells the norm when it steps
-            self.finite.note("grad_norm", norm, self.step)
+            self.finite.note("grad_norm", norm)
         return norm
 
     def clip_grad_value_(self, parameters: Iterable[torch.Tensor] | torch.Tensor, clip_value: float) -> None:

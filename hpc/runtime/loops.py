@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -149,16 +149,14 @@ class Loop:
     ) -> Iterator[Any]:
         """Hand out micro-batches and end steps; `length` is asked for at the beginning of a window."""
         window, set_sync = self.parts.window, self.parts.strategy.set_sync
-        samples, boundary = self.loader.share.samples, self.boundary
+        samples, boundary, precision = self.loader.share.samples, self.boundary, self.parts.precision
         self._drawn = self.position.samples
         if self.options.weigh is not None:
             batches = weighed(batches, self.options.weigh, length, window, self.parts.group)
         for batch in _announced(batches):
-            if window.is_last:
-                self.parts.precision.close_window()
-                window.begin(length())
-            else:
-                window.begin(window.length)
+            if window.is_last and precision.scales:
+                precision.close_window()
+            window.begin(length() if window.is_last else window.length)
             if window.size > 1:
                 set_sync(window.is_last)
             self._drawn += samples
@@ -253,12 +251,15 @@ class Loop:
 
 def _announced(batches: Iterator[Any]) -> Iterator[Any]:
     """The same batches; what takes long at the beginning says what it is."""
-    with phase("Reading the first batch"):
-        first = list(islice(batches, 1))
-    with phase("Taking the first step"):
-        while first:
-            yield first.pop()  # not kept: a batch may be large, and training long
-    yield from batches
+
+    def beginning() -> Iterator[Any]:
+        with phase("Reading the first batch"):
+            first = list(islice(batches, 1))
+        with phase("Taking the first step"):
+            while first:
+                yield first.pop()  # not kept: a batch may be large, and training long
+
+    return chain(beginning(), batches)
 
 
 class Epoch(int):

@@ -155,9 +155,9 @@ class PreparedScheduler:
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Advance at the end of a window, unless its optimizer step was skipped; arguments are handed on."""
-        if self.window.is_last and not self._is_skipped():
+        if self.window.is_last and not (self.window.skipped and self._is_skipped()):
             self.scheduler.step(*args, **kwargs)
 
     def _is_skipped(self) -> bool:
         optimizer = getattr(self.scheduler, "optimizer", None)
-        return bool(self.window.skipped) and getattr(optimizer, "optimizer", optimizer) in self.window.skipped
+        return getattr(optimizer, "optimizer", optimizer) in self.window.skipped

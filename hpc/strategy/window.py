@@ -23,6 +23,8 @@ class Window:
     """Micro-batches in the window at hand: `size`, or fewer at the end of an epoch."""
     micro: int = field(init=False, default=1)
     """Micro-batches of this window that have begun. It equals `length` while no window is open."""
+    is_last: bool = field(init=False, default=True)
+    """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
     share: torch.Tensor | None = field(init=False, default=None)
     """Scalar: this micro-batch's share of the weight on all ranks, times the number of ranks. None: all count alike."""
     has_backward: bool = field(init=False, default=False)
@@ -32,25 +34,22 @@ class Window:
     skipped: set[Optimizer] = field(init=False, default_factory=set)
     """Optimizers whose last step was skipped because a scaled gradient overflowed."""
 
-    @property
-    def is_last(self) -> bool:
-        """Whether this micro-batch ends the window: gradients are exchanged and the optimizer steps."""
-        return self.micro >= self.length
-
     def begin(self, length: int) -> None:
         """Begin a micro-batch; the first one after a window's end opens a window of `length`."""
         if self.is_last:
             self.micro, self.length, self.has_stepped = 0, length, False
         self.micro += 1
+        self.is_last = self.micro >= self.length
         self.has_backward = False
 
     def leave_out(self) -> None:
         """Do not count the micro-batch at hand; the next one takes its place."""
         self.micro -= 1
+        self.is_last = False
 
     def abandon(self) -> None:
         """Close a window in which no more micro-batches will come."""
-        self.micro, self.has_stepped, self.share = self.length, False, None
+        self.micro, self.is_last, self.has_stepped, self.share = self.length, True, False, None
 
     def note_step(self, optimizer: Optimizer, taken: bool) -> None:
         """Remember whether an optimizer's last step was taken or skipped."""

@@ -32,6 +32,7 @@ class _Row(NamedTuple):
     step: int
     held: dict[str, Any]
     skipped: bool
+    in_step: bool
 
 
 class Metrics:
@@ -53,26 +54,21 @@ class Metrics:
         _rewind(self.path, step, size_bytes)
         self._file = self.path.open("a")
         self._rows: list[_Row] = []
-        self._is_closed = True
 
-    def log(self, step: int, values: dict[str, Any], skipped: bool = False) -> None:
+    def log(self, step: int, values: dict[str, Any], skipped: bool = False, in_step: bool = True) -> None:
         """Remember values of a step, as they are now. Those on a GPU are read by `flush`, because reading one waits.
 
         Args:
             step: Which step.
             values: Numbers, or tensors of one element.
             skipped: Loss scaling skipped the step because of an infinite gradient, which is not a divergence.
+            in_step: Whether the step is being taken; what is logged after it gets a row of its own.
         """
         held = {name: _held(value) for name, value in values.items()}
-        if self._rows and self._rows[-1].step == step and not self._is_closed:
+        if self._rows and self._rows[-1].step == step and self._rows[-1].in_step == in_step:
             self._rows[-1].held.update(held)
         else:
-            self._rows.append(_Row(step, held, skipped))
-            self._is_closed = False
-
-    def end_step(self) -> None:
-        """Close the row: what is logged next gets a row of its own, even where it has the same step."""
-        self._is_closed = True
+            self._rows.append(_Row(step, held, skipped, in_step))
 
     def size_bytes(self) -> int:
         """Size of the file, with everything that `flush` has written."""

@@ -77,7 +77,7 @@ def test_a_failure_waits_for_somebody_to_look(life: Life) -> None:
     assert isinstance(flight.outcome, SaveError)
     assert "a newer one has started" in str(flight.outcome)
     assert saver.land() is None
-    assert not saver.has_failed()
+    assert saver.failure is None
     assert newest(life.store, []) == 1
 
 

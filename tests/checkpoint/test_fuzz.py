@@ -266,7 +266,7 @@ class spying:  # noqa: N801 (it is used like a function)
     def __enter__(self) -> list[int]:
         self.largest: list[int] = []
         self.empty = torch.empty
-        torch.empty = self._empty  # type: ignore[assignment]
+        torch.empty = self._empty
         return self.largest
 
     def _empty(self, *arguments: Any, **named: Any) -> Any:

@@ -129,6 +129,10 @@ def _pieces(*boxes: tuple[list[int], list[int]]) -> Callable[[Any], None]:
     return change
 
 
+def _without(name: str) -> Callable[[Any], None]:
+    return lambda manifest: manifest.pop(name)
+
+
 def _twice(manifest: Any) -> None:
     manifest["tensors"]["model/again"] = manifest["tensors"][WEIGHT]
 
@@ -137,28 +141,39 @@ def _set(**fields: Any) -> Callable[[Any], None]:
     return lambda manifest: manifest.update(fields)
 
 
+FILE_FIELDS: list[dict[str, Any]] = [
+    {"rank": "0"}, {"rank": True}, {"rank": -1}, {"rank": 0.0}, {"rank": None}, {"rank": HUGE}, {"bytes": HUGE},
+    {"bytes": -1}, {"bytes": 1.5}, {"bytes": True}, {"xxh3_128": 5}, {"xxh3_128": "x" * 32}, {"mode": 0},
+]  # fmt: skip
+TENSOR_FIELDS: list[dict[str, Any]] = [
+    {"dtype": "F4"}, {"dtype": ["F32"]}, {"dtype": None}, {"shape": [10**6, 10**6]}, {"shape": [64, HUGE]},
+    {"shape": [2**62, 2**62]}, {"shape": [0, 2**63]}, {"shape": [64, -64]}, {"shape": [64.0, 64]},
+    {"shape": [True, 64]}, {"shape": "64"}, {"shape": [1] * 65}, {"pieces": []},
+    {"pieces": {}}, {"pieces": None}, {"strides": [1, 64]},
+]  # fmt: skip
+PIECE_FIELDS: list[dict[str, Any]] = [
+    {"begin": -8}, {"begin": HUGE}, {"begin": 10**12}, {"begin": 8.0}, {"begin": False}, {"offsets": [-1, 0]},
+    {"offsets": [1, 0]}, {"offsets": [0]}, {"offsets": [0, 0, 0]}, {"offsets": [0, 0.0]}, {"offsets": [HUGE, 0]},
+    {"shape": [64, 63]}, {"shape": [64, 65]}, {"shape": [0, 64]}, {"shape": [-64, -64]}, {"shape": [HUGE, HUGE]},
+    {"file": "trainer.pt/.."}, {"file": 3}, {"file": "unlisted"}, {"file": None},
+]  # fmt: skip
+MANIFEST_FIELDS: list[dict[str, Any]] = [
+    {"step": "7"}, {"step": -1}, {"step": 8}, {"step": HUGE}, {"step": True}, {"format": "2"}, {"format": 99},
+    {"format": True}, {"token": 5}, {"token": "x" * 5000}, {"saved_at": "now"}, {"saved_at": float("nan")},
+    {"saved_at": float("inf")}, {"saved_at": HUGE}, {"metrics": []}, {"metrics": {"a": "b"}},
+    {"metrics": {"a": HUGE}}, {"files": {}}, {"files": []}, {"tensors": None}, {"aliases": {"a": "b"}},
+    {"aliases": {WEIGHT: WEIGHT}},
+    {"aliases": {"a": ["b"]}}, {"aliases": {"a": "b", "b": WEIGHT}}, {"more": 1},
+]  # fmt: skip
 CHANGES: dict[str, Callable[[Any], None]] = {
     **{f"named {name!r}": _renamed(name) for name in (
         "/etc/passwd", "../../secret", "a/../../secret", "", ".", "..", "./model.safetensors", "a//b", "a/", "a\\b",
         "~/x", "a\x00b", "a\nb", "\x1b[2Jx", "\ud800", "\u202etxt", "manifest.json", "-rf", "x" * 2000,
         ".hidden", "C:x",
     )},
-    **{f"file {fields}": _file(**fields) for fields in (
-        {"rank": "0"}, {"rank": True}, {"rank": -1}, {"rank": 0.0}, {"rank": None}, {"rank": HUGE}, {"bytes": HUGE},
-        {"bytes": -1}, {"bytes": 1.5}, {"bytes": True}, {"xxh3_128": 5}, {"xxh3_128": "x" * 32}, {"mode": 0},
-    )},
-    **{f"tensor {fields}": _tensor(**fields) for fields in (
-        {"dtype": "F4"}, {"dtype": ["F32"]}, {"dtype": None}, {"shape": [10**6, 10**6]}, {"shape": [64, HUGE]},
-        {"shape": [2**62, 2**62]}, {"shape": [0, 2**63]}, {"shape": [64, -64]}, {"shape": [64.0, 64]},
-        {"shape": [True, 64]}, {"shape": "64"}, {"shape": [1] * 65}, {"pieces": []},
-        {"pieces": {}}, {"pieces": None}, {"strides": [1, 64]},
-    )},
-    **{f"piece {fields}": _piece(**fields) for fields in (
-        {"begin": -8}, {"begin": HUGE}, {"begin": 10**12}, {"begin": 8.0}, {"begin": False}, {"offsets": [-1, 0]},
-        {"offsets": [1, 0]}, {"offsets": [0]}, {"offsets": [0, 0, 0]}, {"offsets": [0, 0.0]}, {"offsets": [HUGE, 0]},
-        {"shape": [64, 63]}, {"shape": [64, 65]}, {"shape": [0, 64]}, {"shape": [-64, -64]}, {"shape": [HUGE, HUGE]},
-        {"file": "trainer.pt/.."}, {"file": 3}, {"file": "unlisted"}, {"file": None},
-    )},
+    **{f"file {fields}": _file(**fields) for fields in FILE_FIELDS},
+    **{f"tensor {fields}": _tensor(**fields) for fields in TENSOR_FIELDS},
+    **{f"piece {fields}": _piece(**fields) for fields in PIECE_FIELDS},
     "a hole": _pieces(([0, 0], [63, 64])),
     "the same twice": _pieces(([0, 0], [64, 64]), ([0, 0], [64, 64])),
     "an overlap": _pieces(([0, 0], [40, 64]), ([24, 0], [40, 64])),
@@ -166,15 +181,8 @@ CHANGES: dict[str, Callable[[Any], None]] = {
     "a piece of nothing": _pieces(([0, 0], [64, 64]), ([0, 0], [0, 64])),
     "negative pieces that add up": _pieces(([0, 0], [65, 64]), ([64, 0], [-1, 64])),
     "two tensors in the same bytes": _twice,
-    **{f"manifest {fields}": _set(**fields) for fields in (
-        {"step": "7"}, {"step": -1}, {"step": 8}, {"step": HUGE}, {"step": True}, {"format": "2"}, {"format": 99},
-        {"format": True}, {"token": 5}, {"token": "x" * 5000}, {"saved_at": "now"}, {"saved_at": float("nan")},
-        {"saved_at": float("inf")}, {"saved_at": HUGE}, {"metrics": []}, {"metrics": {"a": "b"}},
-        {"metrics": {"a": HUGE}}, {"files": {}}, {"files": []}, {"tensors": None}, {"aliases": {"a": "b"}},
-        {"aliases": {WEIGHT: WEIGHT}},
-        {"aliases": {"a": ["b"]}}, {"aliases": {"a": "b", "b": WEIGHT}}, {"more": 1},
-    )},
-    **{f"without {name}": (lambda manifest, name=name: manifest.pop(name)) for name in (
+    **{f"manifest {fields}": _set(**fields) for fields in MANIFEST_FIELDS},
+    **{f"without {name}": _without(name) for name in (
         "step", "token", "saved_at", "metrics", "files", "tensors", "aliases", "format",
     )},
 }  # fmt: skip
@@ -393,6 +401,10 @@ def _pickled(path: Path, content: Any) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
+def _empty(path: Path, _: Any) -> None:
+    path.write_bytes(b"")
+
+
 def _legacy(path: Path, content: Any) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
@@ -405,7 +417,7 @@ FILES: dict[str, tuple[Callable[[Path, Any], None], Any, str]] = {
     "unfolding": (_written, {"more": _unfolding()}, "the same again and again"),
     "a pickle": (_pickled, {"more": Evil()}, "no file of torch.save"),
     "an old file": (_legacy, {}, "no file of torch.save"),
-    "nothing": (lambda path, _: path.write_bytes(b""), {}, "no file of torch.save"),
+    "nothing": (_empty, {}, "no file of torch.save"),
     "compressed": (_compressed, {"more": torch.ones(3)}, "not stored as torch.save stores them"),
     "longer than it is": (_longer_than_it_is, {}, "the memory of a tensor is not as long as it says"),
     "a list": (lambda path, _: torch.save([1], path), {}, "it holds a list"),

@@ -27,13 +27,21 @@ class Evil:
         return Path.touch, (Path(PROOF),)
 
 
+class Ones(torch.utils.data.Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.ones(4)
+
+
 def train(directory: Path, total: int, lr: Any = 0.125) -> int:
     """Train with ZeRO 2 up to a step; returns the step it began after."""
     settings = {"run_dir": str(directory), "runtime": {"device": "cpu"}, "checkpoint": {"every_steps": 1000},
                 "strategy": {"name": "deepspeed", "zero_stage": 2}}  # fmt: skip
     with Runtime(settings) as runtime:
         model = nn.Linear(4, 2)
-        loader = torch.utils.data.DataLoader(torch.ones(64, 4).split(1), batch_size=None)  # type: ignore[arg-type]
+        loader = torch.utils.data.DataLoader(Ones(), batch_size=1)
         model, optimizer, loader = runtime.prepare(model, torch.optim.AdamW(model.parameters(), lr=lr), loader)
         began = []
         for batch in runtime.steps(loader, total=total):

@@ -93,9 +93,9 @@ def test_the_clock_counts_as_a_request() -> None:
 def test_a_world_of_one_agrees_with_itself() -> None:
     requests = StopRequests()
     agreement = Agreement(requests, None)
-    assert agreement.at_boundary(0.1) is StopCause.NONE
+    assert agreement.at_boundary(1, 0.1) is StopCause.NONE
     requests.cause = StopCause.SIGTERM
-    assert agreement.at_boundary(0.1) is StopCause.SIGTERM
+    assert agreement.at_boundary(2, 0.1) is StopCause.SIGTERM
     assert agreement.finish() is StopCause.NONE
 
 
