@@ -17,15 +17,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import flush_directory, replace_text
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
 from hpc.run.code import Code
 from hpc.run.secret import make_secret
+
+if TYPE_CHECKING:
+    from hpc.config import Settings
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
@@ -60,6 +62,8 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
+        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
+
         return self.checked or settings_of(self.config)
 
     @classmethod
@@ -212,6 +216,8 @@ class Sweep:
         if len(before) != len(self.points):
             return ["the number of points"]
         pairs = zip(before, self.points, strict=True)
+        from hpc.config import forbidden_changes  # deferred, as above
+
         return sorted({key for old, new in pairs for key in forbidden_changes(old.config, new.config)})
 
     def _summary(self) -> str:
