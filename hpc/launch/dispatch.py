@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from hpc.config.limits import typed
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
 from hpc.run.points import Point, Sweep
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process
-from hpc.submit.plan import make_plans
 from hpc.submit.send import plans_for_slurm, send, show
 
 
@@ -23,20 +25,32 @@ def submit(sweep: Sweep) -> None:
 
 
 def _submit(sweep: Sweep) -> None:
-    shown = {point.settings.launch.dry_run for point in sweep.points}
-    if len(shown) > 1:
-        raise ConfigurationError("launch.dry_run must be the same for all points of a sweep, but is true and false.")
-    if True in shown:
+    _check_alike(sweep)
+    if sweep.points[0].settings.launch.dry_run:
         _show(sweep)
         return
-    schedulers = {_scheduler(point) for point in sweep.points}
-    if "slurm" in schedulers:
+    here = [point for point in sweep.points if _scheduler(point) == "local"]
+    place = local.place_for(here) if here else None
+    if len(here) < len(sweep.points):
         send(sweep, _scheduler)
-    else:
-        sweep.write_or_continue()
-    if "local" in schedulers:
-        plans = make_plans(sweep, len(sweep.points), _scheduler)
-        local.run([plan for plan in plans if plan.scheduler == "local"])
+    if place is not None:
+        with local.written(sweep) as record:
+            code = local.run(record, here, place)
+        if code:
+            raise SystemExit(code)
+
+
+def _check_alike(sweep: Sweep) -> None:
+    """The launch section is about the sweep as a whole."""
+    first = sweep.points[0].settings.launch
+    for option in fields(first):
+        name, value = option.name, getattr(first, option.name)
+        others = [each for point in sweep.points if (each := getattr(point.settings.launch, name)) != value]
+        if others:
+            raise ConfigurationError(
+                f"launch.{name} must be the same for all points of a sweep, but is {typed(value)} and "
+                f"{typed(others[0])}."
+            )
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:

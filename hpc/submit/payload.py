@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 TASK = "hpc.task.entry"
 
@@ -10,3 +11,7 @@ TASK = "hpc.task.entry"
 def run_point(sweep_directory: str, point: str) -> None:
     """Run one point of a sweep in the task that unpickled this; see `hpc.task.entry.run`."""
     importlib.import_module(TASK).run(sweep_directory, point)
+
+
+if __name__ == "__main__":
+    run_point(*sys.argv[1:])
