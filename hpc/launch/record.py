@@ -122,8 +122,8 @@ def _refuse_second(sweep: Path, queue: LocalQueue | None) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started))
     raise ConfigurationError(
         f"run_dir must not be that of a queue which is running, but process {process.pid} on {process.host} has run "
-        f"the points of {sweep} since {since}: follow it with `hpc status {shown}`, end it with `hpc cancel {shown}`, or "
-        "choose another run_dir."
+        f"the points of {sweep} since {since}: follow it with `hpc status {shown}`, end it with `hpc cancel {shown}`, "
+        "or choose another run_dir."
     )
 
 
