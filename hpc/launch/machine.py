@@ -98,7 +98,7 @@ def _meant(text: str, numbered: list[str], names: list[str]) -> str:
         return numbered[int(text)] if int(text) < len(numbered) else ""
     if not text.startswith(("GPU-", "MIG-")):
         return ""
-    alike = [name for name in names if name.startswith(text)]
+    alike = [name for name in dict.fromkeys(names) if name.startswith(text)]
     return alike[0] if len(alike) == 1 else "" if names else text
 
 
