@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from hpc.world.launchers import is_a_launchers
 
 ROOT = Path(__file__).parent.parent
+CONFIG_HOME = tempfile.TemporaryDirectory(prefix="hpc-tests-")
+"""Where the secret of the user who tests is made, instead of in the home directory."""
 Completed = subprocess.CompletedProcess[str]
 Run = Callable[..., Completed]
 
@@ -25,7 +28,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not is_a_launchers(name) and not name.startswith(("SBATCH_", "HPC_"))
     }
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": CONFIG_HOME.name, **extra}
 
 
 def runner(directory: Path, *program: str) -> Run:
@@ -51,6 +54,12 @@ def run_py(tmp_path: Path) -> Run:
 def run_hpc(tmp_path: Path) -> Run:
     """`hpc ...` in an empty directory."""
     return runner(tmp_path, "-m", "hpc")
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is submitted by a test is not noted down among the developer's own sweeps."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ LAYERS = (
     ("run",),
     ("stop", "submit"),
     ("attempt",),
-    ("launch", "connect"),
+    ("launch", "connect", "status"),
     ("checkpoint",),
     ("data", "strategy", "tracking"),
     ("runtime",),

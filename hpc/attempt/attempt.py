@@ -11,6 +11,7 @@ from pathlib import Path
 from hpc.attempt.identity import name_of, needs_stamp, new_stamp
 from hpc.run.directory import RunDirectory
 from hpc.run.journal import Journal
+from hpc.run.secret import Secret, shared_secret
 from hpc.stop.requests import StopRequests, stop_requests
 from hpc.world import Explanation, World, explain_world
 from hpc.world.resolve import AUTO
@@ -26,6 +27,7 @@ class Attempt:
     Args:
         id: Its name, alike on all ranks; see `hpc.attempt.identity`.
         world: Which rank this is.
+        secret: What its ranks prove themselves with.
         directory: The run directory.
         requests: Whether this process was told to stop.
         record: Where the rank that fails first writes down why. No file of an older attempt.
@@ -34,6 +36,7 @@ class Attempt:
 
     id: str
     world: World
+    secret: Secret
     directory: Path
     requests: StopRequests
     record: Path
@@ -63,14 +66,22 @@ def explain_process(launcher: str = AUTO) -> Explanation:
     return explain_world(os.environ, launcher)
 
 
+def process_secret(world: World, sweep: Path | None = None) -> Secret:
+    """What the ranks of this process's world prove themselves with; see `hpc.run.secret.shared_secret`."""
+    return shared_secret(world, os.environ, sweep)
+
+
 _numbers = itertools.count(1)
 
 
-def begin(world: World, directory: Path, agree: Agree, environ: MutableMapping[str, str] = os.environ) -> Attempt:
+def begin(
+    world: World, secret: Secret, directory: Path, agree: Agree, environ: MutableMapping[str, str] = os.environ
+) -> Attempt:
     """The next attempt of this process. Nothing is written. All ranks must call it equally often.
 
     Args:
         world: Which rank this is.
+        secret: What its ranks prove themselves with.
         directory: The run directory.
         agree: Called where several ranks must choose a name that their launcher has not given them.
         environ: The process's environment variables.
@@ -83,7 +94,7 @@ def begin(world: World, directory: Path, agree: Agree, environ: MutableMapping[s
     elif number > 1:
         parts.append(str(number))
     identity = ".".join(parts)
-    return Attempt(identity, world, directory, stop_requests(), _unused(directory, identity), environ)
+    return Attempt(identity, world, secret, directory, stop_requests(), _unused(directory, identity), environ)
 
 
 def _unused(directory: Path, identity: str) -> Path:

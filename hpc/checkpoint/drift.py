@@ -1,6 +1,6 @@
 """Do all ranks hold what they should share, and is it finite? A checksum of every parameter says so at every save.
 
-Computed where the tensor lives, with nobody waiting for the result, and compared in the thread that saves. Buffers are
+Computed on the tensor's device, without waiting for the result, and compared in the thread that saves. Buffers are
 not compared, because DDP lets every rank have its own statistics; rank 0's are saved.
 """
 
@@ -31,7 +31,7 @@ Key = tuple[str, str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Survey:
-    """What some parameters of one device were like at a step boundary.
+    """Checksums of those parameters that lie on one device, at a step boundary.
 
     Args:
         keys: Of each one; the first is empty where no other rank has it.
@@ -82,7 +82,7 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
     """A scalar of int64 that another value at any place would have changed; the same on every kind of device."""
     flat = tensor.detach().contiguous().view(-1)
     if flat.storage_offset() * flat.element_size() % WORD_BYTES:
-        flat = flat.clone()  # an int64 must begin where one may
+        flat = flat.clone()  # a view as int64 must begin at a multiple of 8 bytes
     octets = flat.view(torch.uint8)
     words = octets[: octets.numel() // WORD_BYTES * WORD_BYTES].view(torch.int64)
     count = words.numel() // ROW_WORDS * ROW_WORDS
@@ -106,7 +106,7 @@ def _bounds(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     elif tensor.is_floating_point() and tensor.element_size() == 1:
-        tensor = tensor.float()  # torch has no order for eight bits (2.6-2.13)
+        tensor = tensor.float()  # torch cannot compare numbers of eight bits (2.6-2.13)
     low, high = torch.aminmax(tensor) if tensor.is_floating_point() else (tensor.new_zeros(()),) * 2
     return low.float() if not low.is_floating_point() else low, high.float() if not high.is_floating_point() else high
 

@@ -39,6 +39,11 @@ def without(characters: str) -> Limits:
     return {"without": characters}
 
 
+def names_a_file() -> Limits:
+    """The path of a file, whose content is kept with the submission; null where the option may be null."""
+    return {"file": True}
+
+
 def broken(options: Any, prefix: str = "") -> str:
     """The sentence about the first option that is out of its limits, or "".
 

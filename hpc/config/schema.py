@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from hpc.config.limits import above, at_least, one_of, only_of, without
+from hpc.config.limits import above, at_least, names_a_file, one_of, only_of, without
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -101,7 +101,7 @@ class StrategyOptions:
     """As torch.compile names them; eager and aot_eager need no C++ compiler."""
     zero_stage: int | None = field(default=None, metadata=one_of(None, 1, 2, 3) | only_of("deepspeed"))
     """deepspeed: 1 shards optimizer state, 2 gradients too, 3 parameters too; None: as deepspeed_config says, or 2."""
-    deepspeed_config: str | None = field(default=None, metadata=only_of("deepspeed"))
+    deepspeed_config: str | None = field(default=None, metadata=only_of("deepspeed") | names_a_file())
     """deepspeed: a DeepSpeed JSON file; it must not contradict this section."""
 
 
@@ -174,6 +174,14 @@ class Launch:
     max_parallel: int | None = field(default=None, metadata=at_least(1))
     """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
     machine as many as its CPUs, memory and GPUs suffice for."""
+    max_points: int = field(default=100_000, metadata=at_least(1))
+    """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    snapshot: bool = True
+    """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
+    snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))
+    """The code of a submission may be so large; above it, the largest folders are named and nothing is submitted."""
+    snapshot_max_files: int = field(default=20_000, metadata=at_least(1))
+    """Likewise, in files."""
 
 
 @dataclass

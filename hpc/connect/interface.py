@@ -12,11 +12,12 @@ from collections.abc import Iterable, MutableMapping
 from typing import TypeAlias
 
 import psutil
-from torch.distributed import Store
 
+from hpc.connect.sealed import SealedStore
 from hpc.errors import WorldError
 from hpc.world import World
 
+LOOPBACK = "127.0.0.1"
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -90,7 +91,7 @@ def fabric_name(host: str, suffix: str) -> str:
 def choose_interface(
     environ: MutableMapping[str, str],
     world: World,
-    store: Store,
+    store: SealedStore,
     asked: str | None = None,
     host_suffix: str = "",
 ) -> None:
@@ -112,7 +113,7 @@ def choose_interface(
         WorldError: This host does not have the interface that was asked for.
     """
     if world.node_count == 1:
-        address = address_towards("127.0.0.1")
+        address = address_towards(LOOPBACK)
     else:
         others = [fabric_name(host, host_suffix) for host in _other_hosts(world)]
         address = _outward_address(others)
@@ -121,6 +122,27 @@ def choose_interface(
     name = interface_name(asked) if asked else interface_of(address)
     if name:
         environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def addresses_towards_ranks(world: World, host_suffix: str = "") -> tuple[str, ...]:
+    """Where rank 0 listens: at the addresses of the interface that leads to the other hosts, the one used first.
+
+    Loopback where there are no other hosts, and an empty address, which means all, where no way is known to any.
+
+    Args:
+        world: This rank, in a world whose hosts are all known.
+        host_suffix: `runtime.host_suffix`.
+    """
+    if all(is_loopback(host) for host in world.hosts):
+        return (world.hosts[world.node_rank],)
+    if world.node_count == 1:
+        return (LOOPBACK,)
+    outward = _outward_address([fabric_name(host, host_suffix) for host in _other_hosts(world)])
+    if outward is None:
+        return ("",)
+    found = list(_addresses())
+    names = [name for name, address in found if address == outward]
+    return tuple(dict.fromkeys([outward, *(address for name, address in found if name in names)]))
 
 
 def _other_hosts(world: World) -> list[str]:
@@ -135,13 +157,13 @@ def _outward_address(hosts: list[str]) -> str | None:
     return next((address for address in found if address and not is_loopback(address)), None)
 
 
-def _told_address(world: World, store: Store, address: str | None) -> str | None:
+def _told_address(world: World, store: SealedStore, address: str | None) -> str | None:
     """The address that was found, or else the one from which this host sends to the first rank that has found one."""
     store.set(f"address/{world.rank}", address or "")
     if address:
         return address
     for rank in range(world.world_size):
-        told = store.get(f"address/{rank}").decode()
+        told = store.get(f"address/{rank}")
         if told:
             return _outward_address([told])
     return None

@@ -1,4 +1,4 @@
-"""The processes of one world, connected: torch's groups, the device, and plain Python values between ranks."""
+"""The processes of one world, connected: torch's groups, the device, and words between the ranks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from hpc.connect.device import choose_device
 from hpc.connect.interface import choose_interface
 from hpc.connect.place import Place, check_devices, cpu_advice, thread_count
 from hpc.connect.rendezvous import open_store
+from hpc.connect.sealed import SealedStore, SealedWords
+from hpc.run.secret import Secret
 from hpc.say import phase, warn
 from hpc.world import World
 
 READ_POLL_SECONDS = 0.002
+"""How often rank 0 looks whether the others have read what it has told them."""
+DAY_SECONDS = 24 * 60 * 60
+"""For slow disks. A dead rank is noticed at once all the same, because its connection closes."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +38,32 @@ class ProcessGroup:
         world: Which rank this is.
         device: Where its tensors live.
         store: What the ranks found each other through.
-        side: A gloo group of all ranks for words, never for tensors of the model; None in a world of one.
+        words: Between all ranks over gloo, never for tensors of the model; None in a world of one.
         environ: The process's environment variables.
     """
 
     world: World
     device: torch.device
-    store: distributed.Store
-    side: distributed.ProcessGroup | None
+    store: SealedStore
+    words: SealedWords | None
     environ: MutableMapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def side(self) -> distributed.ProcessGroup | None:
+        """The gloo group of all ranks that carries the words; None in a world of one."""
+        return None if self.words is None else self.words.group
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank. Collective."""
-        if self.side is None:
-            return value
-        box = [value]
-        distributed.broadcast_object_list(box, src=0, group=self.side)
-        return box[0]
+        return value if self.words is None else self.words.broadcast(value)
 
     def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank. Collective."""
-        if self.side is None:
-            return [value]
-        values: list[Any] = [None] * self.world.world_size
-        distributed.all_gather_object(values, value, group=self.side)
-        return values
+        return [value] if self.words is None else self.words.all_gather(value)
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
-        if self.side is None:
-            return [value]
-        values: list[Any] | None = [None] * self.world.world_size if self.world.rank == 0 else None
-        distributed.gather_object(value, values, dst=0, group=self.side)
-        return values or []
+        return [value] if self.words is None else self.words.gather(value)
 
     def meet(self) -> None:
         """Return when every rank has called it. Collective."""
@@ -74,63 +72,65 @@ class ProcessGroup:
 
     def beside(self) -> ProcessGroup:
         """The same ranks over connections of their own, for a thread beside training. Collective the first time."""
-        return self if self.side is None else replace(self, side=_another(self.side))
+        return self if self.words is None else replace(self, words=_words("beside", self.store, DAY_SECONDS))
 
 
 @cache
-def _another(side: distributed.ProcessGroup) -> Any:
-    """One-day time-out for slow disks. A dead rank is noticed at once all the same, because its connection closes."""
-    del side  # one for each
-    return distributed.new_group(backend="gloo", timeout=timedelta(days=1))
+def _words(name: str, store: SealedStore, timeout_seconds: int) -> SealedWords:
+    """Over a gloo group of their own, opened once for each name. Collective."""
+    group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+    return SealedWords(group, store.key, name)
 
 
 @cache
-def world_store(world: World, timeout_seconds: int, interface: str | None, host_suffix: str) -> distributed.Store:
+def world_store(
+    world: World, secret: Secret, timeout_seconds: int, interface: str | None, host_suffix: str
+) -> SealedStore:
     """The store of a world, opened once however often it is asked for."""
-    return open_store(world, timeout_seconds=timeout_seconds, interface=interface, host_suffix=host_suffix)
+    return open_store(world, secret, timeout_seconds=timeout_seconds, interface=interface, host_suffix=host_suffix)
 
 
-def told_by_rank_0(world: World, options: RuntimeOptions, key: str, text: str) -> str:
+def told_by_rank_0(world: World, secret: Secret, options: RuntimeOptions, key: str, text: str) -> str:
     """Rank 0's text, on every rank, before there is a process group. Collective, once for each key.
 
     Rank 0 returns when all have read it, because the store may end with rank 0's process.
 
     Raises:
-        WorldError: The ranks did not find each other.
+        WorldError: The ranks did not find each other, or the text is not rank 0's.
     """
-    store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
+    store = world_store(world, secret, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.rank != 0:
-        told = str(store.get(key).decode())
-        store.add(f"{key}/read", 1)
+        told = str(store.get(key))
+        store.count(f"{key}/read", 1)
         return told
     store.set(key, text)
     deadline = time.monotonic() + options.rendezvous_timeout_seconds
-    while store.add(f"{key}/read", 0) < world.world_size - 1 and time.monotonic() < deadline:
+    while store.count(f"{key}/read", 0) < world.world_size - 1 and time.monotonic() < deadline:
         time.sleep(READ_POLL_SECONDS)
     return text
 
 
 @cache
-def _connected(world: World, backend: str, device: torch.device, store: distributed.Store, timeout_seconds: int) -> Any:
-    timeout = timedelta(seconds=timeout_seconds)
+def _connected(world: World, backend: str, device: torch.device, store: SealedStore, timeout_seconds: int) -> bool:
     distributed.init_process_group(
         backend,
-        store=store,
+        store=store.plain,
         rank=world.rank,
         world_size=world.world_size,
-        timeout=timeout,
+        timeout=timedelta(seconds=timeout_seconds),
         device_id=device if device.type == "cuda" else None,
     )
-    return distributed.new_group(backend="gloo", timeout=timeout)
+    return True
 
 
 def open_process_group(
-    world: World, options: RuntimeOptions, environ: MutableMapping[str, str], gpus_per_node: int = 0
+    world: World, secret: Secret, options: RuntimeOptions, environ: MutableMapping[str, str], gpus_per_node: int = 0
 ) -> ProcessGroup:
     """Connect this rank to the others, choose its device and its number of threads.
 
     Args:
         world: This rank.
+        secret: What the ranks prove themselves with.
         options: Device, time-outs and network.
         environ: The process's environment variables; gloo is told its interface there.
         gpus_per_node: What was asked for.
@@ -142,28 +142,22 @@ def open_process_group(
     device = choose_device(options.device, world, gpus_per_node)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    group = _open(world, options, device, environ)
+    with phase(f"Connecting to {world.world_size - 1} other rank(s)"):
+        group = _connect(world, secret, options, device, environ)
     take_place(group, Place(socket.gethostname(), _cpus(), _uuid(device)))
     return group
 
 
-def _open(
-    world: World, options: RuntimeOptions, device: torch.device, environ: MutableMapping[str, str]
-) -> ProcessGroup:
-    with phase(f"Connecting to {world.world_size - 1} other rank(s)"):
-        return _connect(world, options, device, environ)
-
-
 def _connect(
-    world: World, options: RuntimeOptions, device: torch.device, environ: MutableMapping[str, str]
+    world: World, secret: Secret, options: RuntimeOptions, device: torch.device, environ: MutableMapping[str, str]
 ) -> ProcessGroup:
-    store = world_store(world, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
+    store = world_store(world, secret, options.rendezvous_timeout_seconds, options.interface, options.host_suffix)
     if world.world_size == 1:
         return ProcessGroup(world, device, store, None, environ)
     choose_interface(environ, world, store, options.interface, options.host_suffix)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    side = _connected(world, backend, device, store, options.collective_timeout_seconds)
-    return ProcessGroup(world, device, store, side, environ)
+    _connected(world, backend, device, store, options.collective_timeout_seconds)
+    return ProcessGroup(world, device, store, _words("side", store, options.collective_timeout_seconds), environ)
 
 
 def take_place(group: ProcessGroup, place: Place) -> None:
@@ -201,7 +195,7 @@ def close_process_group() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     _connected.cache_clear()
-    _another.cache_clear()
+    _words.cache_clear()
     world_store.cache_clear()
 
 

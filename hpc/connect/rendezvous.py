@@ -1,4 +1,4 @@
-"""How do the ranks of a world find each other, and how do they know that all of them are there?
+"""How do the ranks of a world find each other?
 
 Where the launcher gave no address, rank 0 lets the kernel choose a port for torch's store, and a beacon tells the
 others where it is (`hpc.connect.beacon`). So no port is guessed, no shared file system is needed, and rank 0 may be on
@@ -8,7 +8,6 @@ blocks for half a minute, whatever timeout it was given (torch 2.13).
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import time
@@ -19,47 +18,56 @@ from functools import partial
 
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
-from hpc.connect.beacon import Beacon, Endpoint, Identity, find_beacon, listen
-from hpc.connect.interface import fabric_name, interface_address
+from hpc.connect.beacon import Beacon, Endpoint, Identity, listen
+from hpc.connect.interface import LOOPBACK, addresses_towards_ranks, fabric_name, interface_address, is_loopback
+from hpc.connect.meeting import POLLS_PER_SECOND, meet, shortened
 from hpc.connect.mpiexec import SOURCES as HYDRA
 from hpc.connect.mpiexec import control_port
+from hpc.connect.sealed import SealedStore
+from hpc.connect.search import find_beacon
 from hpc.errors import WorldError
+from hpc.run.secret import Secret
+from hpc.say import error as say_error
 from hpc.world.world import World
-
-POLLS_PER_SECOND = 20_000
-"""The most that all ranks of a world together may ask the store while they wait for the last one."""
-
-FAREWELL_SECONDS = 1.5
-"""After a failure rank 0 stays for this long, because the other ranks read the reason from its store."""
-
-COMPLETE = "complete"
-TWICE_HINT = "unset RANK where a batch script exports it for all tasks"
 
 
 def open_store(
-    world: World, *, timeout_seconds: float = 300.0, interface: str | None = None, host_suffix: str = ""
-) -> Store:
-    """Connect this rank to a store that all ranks share; returns once every rank is there. Collective.
+    world: World,
+    secret: Secret,
+    *,
+    timeout_seconds: float = 300.0,
+    interface: str | None = None,
+    host_suffix: str = "",
+) -> SealedStore:
+    """Connect this rank to a store that all ranks share; returns once every rank is there and has proved itself.
 
-    Under torchrun with its agent's store, the agents have waited for each other already, so the ranks do not.
+    Collective.
 
     Args:
         world: This rank.
+        secret: The same for all ranks, and known to nobody else.
         timeout_seconds: How long to wait for the last rank.
-        interface: Network interface, address, or network (CIDR) at which rank 0's store listens; None means all.
+        interface: Network interface, address, or network (CIDR) at which rank 0's store listens; None means the one
+            that leads to the other ranks.
         host_suffix: Added to the first part of every host's name: `i` where the fast network calls node7 node7i.
 
     Raises:
-        WorldError: A rank is missing, came twice, or rank 0 was not found; the message names ranks, hosts and ports.
+        WorldError: A rank is missing, came twice or has another secret, or rank 0 was not found; the message names
+            ranks, hosts and ports.
     """
     if world.world_size == 1:
-        return HashStore()
+        return SealedStore(HashStore(), secret.value)
     deadline = time.monotonic() + timeout_seconds
-    if world.master is not None:
-        return _open_given(world, world.master, deadline)
-    if world.rank == 0:
-        return _open_beacon(world, deadline, interface)
-    return _open_found(world, deadline, tuple(fabric_name(host, host_suffix) for host in world.hosts))
+    identity = _identity(world, secret)
+    with ExitStack() as stack:
+        if world.master is not None:
+            store = _open_given(world, world.master, deadline)
+        elif world.rank == 0:
+            store = _open_beacon(world, identity, deadline, interface, host_suffix, stack)
+        else:
+            store = _open_found(world, identity, secret, deadline, host_suffix)
+        with _explained("Rank 0 must keep the store until every rank is there, but it went away: see rank 0's output"):
+            return meet(SealedStore(store, identity.key, secret.advice), world, deadline)
 
 
 def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store:
@@ -72,17 +80,24 @@ def _open_given(world: World, master: tuple[str, int], deadline: float) -> Store
         _await_listener(world, master, deadline)
     hint = "check MASTER_ADDR and MASTER_PORT" + (", which must be free on this host" if serves else "")
     with _explained(f"Rank {world.rank} must reach the store at {master[0]}:{master[1]}, but cannot: {hint}"):
-        server = TCPStore(
-            *master,
-            is_master=serves,
-            timeout=_remaining(deadline),
-            wait_for_workers=False,
-            multi_tenant=serves,
-        )
-    store = PrefixStore(f"attempt-{world.attempt}", server)
-    if not world.agent_store:
-        _meet(store, world, deadline)
-    return store
+        if serves:
+            server = _serve(_given_listener(world, master), Endpoint(*master), deadline)
+        else:
+            server = _join(Endpoint(*master), deadline)
+    return PrefixStore(f"attempt-{world.attempt}", server)
+
+
+def _given_listener(world: World, master: tuple[str, int]) -> socket.socket | None:
+    """At MASTER_ADDR alone. None leaves it to torch, which listens on all addresses, or says why it cannot.
+
+    It is left to torch where this host calls itself loopback, which other hosts do not, and where the address is not
+    its own, but that of a service in front of it.
+    """
+    try:
+        address = str(socket.getaddrinfo(*master, type=socket.SOCK_STREAM)[0][4][0])
+        return None if is_loopback(address) and world.node_count > 1 else listen(address, master[1])
+    except OSError:
+        return None
 
 
 def _await_listener(world: World, master: tuple[str, int], deadline: float) -> None:
@@ -102,21 +117,21 @@ def _await_listener(world: World, master: tuple[str, int], deadline: float) -> N
         pause_seconds = min(0.5, pause_seconds * 1.3)
 
 
-def _open_beacon(world: World, deadline: float, interface: str | None) -> Store:
+def _open_beacon(
+    world: World, identity: Identity, deadline: float, interface: str | None, host_suffix: str, until_met: ExitStack
+) -> Store:
     """Rank 0's part. The beacon starts before the store, so that the others need not wait for torch's name look-up.
 
     Every client of torch's store asks DNS for the name of its peer's address, even where it was given a number. This
     cannot be switched off (torch 2.13, socket.cpp). It takes 10 s where the DNS server does not answer.
     """
-    identity = _identity(world)
-    address = interface_address(interface) if interface else _loopback(world)
+    addresses = addresses_towards_ranks(world, host_suffix)
+    address = interface_address(interface) if interface else addresses[0]
     with ExitStack() as stack:
         listener = stack.enter_context(_store_listener(address))
         endpoint = Endpoint(address, listener.getsockname()[1])
-        stack.enter_context(_lit_beacon(identity, endpoint, _loopback(world)))
-        store = _serve(listener.detach(), endpoint, deadline)
-        _meet(store, world, deadline)
-    return store
+        until_met.enter_context(_lit_beacon(identity, endpoint, addresses))
+        return _serve(listener, endpoint, deadline)
 
 
 def _store_listener(address: str) -> socket.socket:
@@ -126,24 +141,25 @@ def _store_listener(address: str) -> socket.socket:
         raise WorldError(f"runtime.interface must be of rank 0's host, but {address} is not: {error}.") from error
 
 
-def _lit_beacon(identity: Identity, endpoint: Endpoint, address: str) -> Beacon:
+def _lit_beacon(identity: Identity, endpoint: Endpoint, addresses: tuple[str, ...]) -> Beacon:
     try:
-        return Beacon(identity, endpoint, address)
+        return Beacon(identity, endpoint, addresses)
     except OSError as error:
         ports = _listed(identity.ports)
         raise WorldError(f"One of the ports {ports} must be free on rank 0's host, but none is: {error}.") from error
 
 
-def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
+def _serve(listener: socket.socket | None, endpoint: Endpoint, deadline: float) -> TCPStore:
     """Serve the store from a socket that is open already; in torch 2.6 only the older of its two servers can."""
     serve = partial(
         TCPStore,
-        endpoint.address or "127.0.0.1",
+        endpoint.address or LOOPBACK,
         endpoint.port,
         is_master=True,
         timeout=_remaining(deadline),
         wait_for_workers=False,
-        master_listen_fd=descriptor,
+        multi_tenant=True,
+        master_listen_fd=None if listener is None else listener.detach(),
     )
     try:
         return serve()
@@ -151,83 +167,50 @@ def _serve(descriptor: int, endpoint: Endpoint, deadline: float) -> TCPStore:
         return serve(use_libuv=False)
 
 
-def _open_found(world: World, deadline: float, hosts: tuple[str, ...]) -> Store:
-    identity = _identity(world)
-    endpoint = find_beacon(hosts, identity, deadline, world.world_size)
-    if endpoint is None:
-        raise WorldError(
-            f"Rank {world.rank} of {world.world_size} must find rank 0, but nobody answered for job {world.job} on host"
-            f" {_shortened(hosts)}, ports {_listed(identity.ports)}: see whether rank 0 started, and whether these"
-            " ports are open between the nodes (runtime.host_suffix chooses another network)."
-        )
-    where = f"{endpoint.address}:{endpoint.port}"
-    with _explained(f"Rank {world.rank} must reach rank 0's store at {where}, but cannot: check runtime.interface"):
-        store = TCPStore(
-            endpoint.address,
-            endpoint.port,
-            is_master=False,
-            timeout=_remaining(deadline),
-            wait_for_workers=False,
-        )
-    _meet(store, world, deadline)
-    return store
-
-
-def _meet(store: Store, world: World, deadline: float) -> None:
-    """Register, and wait for the verdict: that all ranks are there, or which are not. The first one written counts."""
-    with _explained("Rank 0 must keep the store until every rank is there, but it went away: see rank 0's output"):
-        if store.add(f"rank/{world.rank}", 1) > 1:
-            twice = f"Every rank must be started once, but rank {world.rank} of {world.job} came twice: {TWICE_HINT}."
-            store.compare_set("verdict", "", twice)
-            raise WorldError(twice)
-        if store.add("arrived", 1) == world.world_size:
-            store.compare_set("verdict", "", COMPLETE)
-        _await_verdict(store, world, deadline)
-        verdict = store.get("verdict").decode()
-    if verdict == COMPLETE:
-        return
-    if world.rank == 0:
-        time.sleep(FAREWELL_SECONDS)
-    raise WorldError(verdict)
-
-
-def _await_verdict(store: Store, world: World, deadline: float) -> None:
-    """Ask again and again instead of waiting inside torch, because a signal is not handled in there."""
-    start = time.monotonic()
-    while not store.check(["verdict"]):
-        now = time.monotonic()
-        if now > deadline:
-            store.compare_set("verdict", "", _missing(store, world, now - start))
-        time.sleep(max(world.world_size / POLLS_PER_SECOND, min(0.5, (now - start) / 10)))
-
-
-def _missing(store: Store, world: World, waited_seconds: float) -> str:
-    missing = tuple(str(rank) for rank in range(world.world_size) if not store.check([f"rank/{rank}"]))
-    return (
-        f"All {world.world_size} ranks must come within runtime.rendezvous_timeout_seconds, but {len(missing)} did not"
-        f" in {waited_seconds:.0f} s: see the output of rank {_shortened(missing)}."
+def _join(endpoint: Endpoint, deadline: float) -> TCPStore:
+    return TCPStore(
+        endpoint.address, endpoint.port, is_master=False, timeout=_remaining(deadline), wait_for_workers=False
     )
 
 
-def _identity(world: World) -> Identity:
+def _open_found(world: World, identity: Identity, secret: Secret, deadline: float, host_suffix: str) -> Store:
+    hosts, strangers = _hosts(world, host_suffix), set[str]()
+
+    def doubt(where: str) -> None:
+        if where not in strangers:
+            say_error(f"{where} says that it is rank 0 of {world.job} and is passed over: {secret.advice}.")
+        strangers.add(where)
+
+    endpoint = find_beacon(hosts, identity, deadline, world.world_size, doubt)
+    if endpoint is None:
+        cause = (
+            "see whether rank 0 started, and whether these ports are open between the nodes (runtime.host_suffix"
+            " chooses another network)"
+        )
+        raise WorldError(
+            f"Rank {world.rank} of {world.world_size} must find rank 0, but nobody answered for job {world.job} on host"
+            f" {shortened(hosts)}, ports {_listed(identity.ports)}: {secret.advice if strangers else cause}."
+        )
+    where = f"{endpoint.address}:{endpoint.port}"
+    with _explained(f"Rank {world.rank} must reach rank 0's store at {where}, but cannot: check runtime.interface"):
+        return _join(endpoint, deadline)
+
+
+def _hosts(world: World, host_suffix: str) -> tuple[str, ...]:
+    """Where rank 0 may be. On a machine of one's own it is not asked by name, because it listens on loopback only."""
+    if world.node_count == 1 and not is_loopback(world.hosts[0]):
+        return (LOOPBACK,)
+    return tuple(fabric_name(host, host_suffix) for host in world.hosts)
+
+
+def _identity(world: World, secret: Secret) -> Identity:
+    """Where an address was given, launchers may call the job differently on each host: by that host's MASTER_ADDR."""
+    if world.master is not None:
+        return Identity("", world.attempt, 0, secret.value)
     if not world.hosts:
         raise WorldError(f"The hosts of {world.job} must be known to find rank 0, but {world.source} lists none.")
     job = f"{world.job}.{control_port()}" if world.source in HYDRA else world.job
-    return Identity(job, world.attempt, os.getuid())
-
-
-def _loopback(world: World) -> str:
-    """The loopback address where all hosts of the world are loopback, so that a laptop opens no port to its network."""
-    try:
-        addresses = [ipaddress.ip_address(host) for host in world.hosts]
-    except ValueError:
-        return ""
-    return world.hosts[world.node_rank] if all(address.is_loopback for address in addresses) else ""
-
-
-def _shortened(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
+    return Identity(job, world.attempt, os.getuid(), secret.value)
 
 
 def _listed(ports: tuple[int, ...]) -> str:

@@ -22,7 +22,7 @@ def seed_draws(seed: int, position: int) -> int:
 
 @contextlib.contextmanager
 def drawing(seed: int, position: int, generator: Any = None) -> Iterator[None]:
-    """The same for a while; whatever is drawn inside leaves no trace behind.
+    """Seeded draws inside a `with` block; afterwards the generators are as they were before it.
 
     Args:
         seed: Another seed draws others.

@@ -124,7 +124,7 @@ def _path(path: str, nest: Any, key: Any) -> str:
 
 
 def _is_plain_list(nest: Any) -> bool:
-    """Whether it is a list or tuple without tensors: such are read as one entry for each sample."""
+    """Whether it is a list or tuple without tensors: it is read as one entry for each sample."""
     plain = is_list(nest) or (isinstance(nest, tuple) and not hasattr(nest, "_fields"))
     return plain and all(node.kind not in ("tensor", "array") for _, node in _nodes(nest))
 
@@ -190,7 +190,7 @@ def _why_not(tensor: torch.Tensor, path: str) -> str | None:
 
 
 def _check(everybody: Sequence[_Told]) -> None:
-    """Refuse what does not go together, in the same words on every rank."""
+    """Refuse values that cannot be joined, with the same sentence on every rank."""
     refusals = [(rank, told.refusal) for rank, told in enumerate(everybody) if told.refusal]
     if refusals:
         rank, refusal = refusals[0]

@@ -120,7 +120,7 @@ class PreparedIterable(Prepared):
             for batch in on_device((batch for _, batch in self._reader), self.device):
                 empty = False
                 yield batch
-            if empty and was_empty:  # once is no mistake: a checkpoint may have been made at the very end
+            if empty and was_empty:  # once is no mistake: the checkpoint may have been made at the end of the data
                 raise ConfigurationError(
                     f"The iterable-style data set must give rank {self.share.rank} a batch to train on, but gave none."
                 )
@@ -145,7 +145,7 @@ class PreparedIterable(Prepared):
 
 
 def _reader(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """The user's loader, but that it counts samples and its workers are deaf; his own stays as it is."""
+    """A copy of the user's loader that counts samples, and whose workers ignore stop signals."""
     reader = copy.copy(loader)
     reader.worker_init_fn = WorkerStart(loader.worker_init_fn)
     reader.collate_fn = Counting(loader.collate_fn)

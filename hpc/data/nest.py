@@ -1,4 +1,4 @@
-"""What is in a batch: tensors, somewhere in mappings, sequences and objects, which stay of their type."""
+"""What is in a batch? Tensors, somewhere inside mappings, sequences and objects, whose types are kept."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def parts_of(nest: Any) -> Parts | None:
 
 
 def is_list(nest: Any) -> bool:
-    """Whether its entries can be replaced one by one: list, deque, UserList, and what comes of them."""
+    """Whether its entries can be replaced one by one: a list, a deque, a UserList, or a subclass of these."""
     return isinstance(nest, (list, deque, UserList))
 
 
 def is_record(nest: Any) -> bool:
-    """Whether it is an object whose attributes are what it is made of."""
+    """Whether it is an object that consists of its attributes: a data class, an attrs class or a namespace."""
     record = is_dataclass(nest) or hasattr(nest, "__attrs_attrs__") or isinstance(nest, SimpleNamespace)
     return record and not isinstance(nest, type)
 

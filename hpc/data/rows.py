@@ -104,7 +104,7 @@ def until_all_are_done(batches: Iterator[Counted], group: ProcessGroup) -> Itera
 
 
 def _first(counted: Counted | None, samples: tuple[int, ...], group: ProcessGroup) -> Counted:
-    """This rank's own, or for a rank whose part of the data is empty, another's."""
+    """This rank's first batch, or another rank's where this rank's part of the data is empty."""
     if 0 not in samples and counted is not None:
         return counted
     giver = next(rank for rank, count in enumerate(samples) if count)

@@ -68,7 +68,7 @@ def order_of(sampler: Iterable[Any], seed: int, group: ProcessGroup) -> SampleOr
 
 @dataclass(frozen=True)
 class Chosen:
-    """Some samples of a data set, in an order of their own: positions are mapped to `samples`, shape [length]."""
+    """Some samples of a data set, shape [length], in an order of their own: position p gives `samples[order[p]]`."""
 
     order: Order
     samples: NDArray[np.int64]
@@ -90,7 +90,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Several:
-    """Epochs of another length than the data set's: the first of one shuffled order, or several such one by one."""
+    """Epochs shorter or longer than the data set: the beginning of one shuffled order, or several orders in turn."""
 
     order: Order
     length: int
@@ -142,7 +142,7 @@ class Listed:
         ConfigurationError: It has no length, or does not give the same for the same epoch.
     """
 
-    at_once = 1  # the user may want to change the next epoch by what comes out of this one
+    at_once = 1  # not drawn ahead: the user may change the sampler by what this epoch has shown
 
     def __init__(self, sampler: Iterable[Any], seed: int, group: ProcessGroup) -> None:
         self.sampler, self.seed, self.group = sampler, seed, group

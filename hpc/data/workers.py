@@ -17,7 +17,7 @@ from hpc.stop.requests import ignore_signals_in_worker
 
 
 def reader(loader: DataLoader[Any], turns: Turns, collate: Callable[[list[Any]], Any], seed: int) -> DataLoader[Any]:
-    """A loader that reads as the user's does, but the batches of the moment.
+    """A loader that reads like the user's one, but takes its lists of indices from `turns`.
 
     In this very process the data set draws from the generators that are saved; in workers, by the batch's position.
 
@@ -45,10 +45,10 @@ def reader(loader: DataLoader[Any], turns: Turns, collate: Callable[[list[Any]],
 
 @dataclass
 class Turns:
-    """A batch sampler whose batches are others at each turn, while workers live on.
+    """A batch sampler that is given new batches for each pass, while the same workers live on.
 
     Args:
-        batches: Of this turn.
+        batches: Those of this pass.
     """
 
     batches: Iterable[list[Any]] = ()
@@ -88,7 +88,7 @@ class _Seeded:
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """How a loader's worker begins: deaf to stop requests, with the user's own data set. Picklable, for spawned ones.
+    """How a loader's worker begins: it ignores stop signals, and gets the user's own data set. Picklable, for spawn.
 
     Args:
         user: The worker_init_fn of the user's loader.
@@ -120,12 +120,12 @@ class Alone:
 
 @atexit.register
 def _end_workers() -> None:
-    """End the workers of loaders that are still open: deaf to SIGTERM, they would be waited for at exit for ever."""
+    """End the workers of loaders that are still open, because they ignore SIGTERM and Python would wait at its exit."""
     workers = [child for child in multiprocessing.active_children() if child.daemon]
     if workers:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
     for worker in workers:
-        worker.terminate()  # what multiprocessing does; others' processes listen to it
+        worker.terminate()  # SIGTERM, as multiprocessing sends it: processes that are not ours react to it
     for worker in workers:
         worker.join(timeout=0.5)
         worker.kill()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 
 from hpc.config.limits import typed
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
+from hpc.run.index import record_sweep
 from hpc.run.points import Point, Sweep
 from hpc.slurm import client
-from hpc.submit.environment import scrubbed_process
+from hpc.submit.again import part_of, send_again
+from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.send import plans_for_slurm, send, show
 
 
@@ -29,15 +32,50 @@ def _submit(sweep: Sweep) -> None:
     if sweep.points[0].settings.launch.dry_run:
         _show(sweep)
         return
-    here = [point for point in sweep.points if _scheduler(point) == "local"]
-    place = local.place_for(here) if here else None
-    if len(here) < len(sweep.points):
+    here, place = _here(sweep)
+    is_sent = len(here) < len(sweep.points)
+    if is_sent:
         send(sweep, _scheduler)
-    if place is not None:
-        with local.written(sweep) as record:
+    if place is None:
+        record_sweep(sweep.directory, user_environment())
+        return
+    with local.claimed(sweep.directory, None if is_sent else sweep.write_or_continue) as record:
+        record_sweep(sweep.directory, user_environment())
+        code = local.run(record, here, place)
+    if code:
+        raise SystemExit(code)
+
+
+def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None:
+    """Send some points of a sweep that exists already to where their own `cluster` says.
+
+    Args:
+        sweep: As it is to be.
+        names: Of the points. None of them may be in the queue or run.
+        is_changed: Whether the sweep on disk is another; see `hpc.submit.again.changed`.
+
+    Raises:
+        ConfigurationError: Something cannot work as asked.
+        SystemExit: Points ran on this machine and one of them failed; with its code.
+    """
+    with scrubbed_process():
+        part = part_of(sweep, names)
+        here, place = _here(part)
+        is_sent = len(here) < len(part.points)
+        if is_sent:
+            send_again(sweep, names, _scheduler, is_changed)
+        if place is None:
+            return
+        with local.claimed(sweep.directory, sweep.write_or_continue if is_changed and not is_sent else None) as record:
             code = local.run(record, here, place)
         if code:
             raise SystemExit(code)
+
+
+def _here(sweep: Sweep) -> tuple[list[Point], local.Place | None]:
+    """The points that stay on this machine, and the machine, on which each of them can run."""
+    points = [point for point in sweep.points if _scheduler(point) == "local"]
+    return points, local.place_for(points) if points else None
 
 
 def _check_alike(sweep: Sweep) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from hpc.errors import ConfigurationError, LoadError
 from hpc.launch.demand import demand_of
@@ -13,11 +14,12 @@ from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record, claim
-from hpc.run.points import Point, Sweep, is_sweep
+from hpc.run.points import Point, is_sweep
 from hpc.run.result import read_result
 from hpc.say import say
 from hpc.submit.environment import user_environment
 
+__all__ = ["Place", "claimed", "place_for", "run"]
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -39,17 +41,21 @@ def place_for(points: Sequence[Point]) -> Place:
 
 
 @contextlib.contextmanager
-def written(sweep: Sweep) -> Iterator[Record]:
-    """Write the sweep, or go on with the one that is there, as its only queue.
+def claimed(directory: Path, write: Callable[[], object] | None) -> Iterator[Record]:
+    """Be the only queue of a sweep meanwhile.
+
+    Args:
+        directory: The sweep's.
+        write: Writes the sweep, or goes on with the one that is there; None where that is done.
 
     Raises:
-        ConfigurationError: The directory holds other points, has a queue already, or cannot be written.
-        LoadError: The points that it holds cannot be read.
+        ConfigurationError: The sweep has a queue already, or cannot be written.
     """
-    record = claim(sweep.directory) if is_sweep(sweep.directory) else None
+    record = claim(directory) if is_sweep(directory) else None
     try:
-        sweep.write_or_continue()
-        record = record or claim(sweep.directory)
+        if write is not None:
+            write()
+        record = record or claim(directory)
         yield record
     finally:
         if record is not None:

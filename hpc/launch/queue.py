@@ -113,7 +113,7 @@ class Queue:
         if gpus is None:
             return False
         sweep, threads = self.record.sweep, self._threads(point)
-        running = Running(sweep, point, number, demand, gpus, threads, self.record.descriptor)
+        running = Running(self.record, point, number, demand, gpus, threads)
         if self.place.shows:
             running.relay = Relay(running.log, f"[{point.name}] " if self.at_once > 1 else "")
         self.waiting.remove(point)

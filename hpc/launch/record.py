@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigurationError
-from hpc.run.queue import LocalQueue, Process, QueueFiles, read_queue
+from hpc.run.processes import this_process
+from hpc.run.queue import LocalQueue, QueueFiles, read_queue
+from hpc.run.submissions import newest_attempts
 from hpc.say import say, warn
 
 POLL_SECONDS = 0.2
@@ -41,12 +43,13 @@ class Record:
     def opened(self, points: Sequence[str]) -> None:
         """This process begins to run these points. Nothing is cancelled yet."""
         self._files.cancel.unlink(missing_ok=True)
-        self._write("opened", points=list(points), **_of(Process.of(os.getpid()), host=True))
+        self._write("opened", points=list(points), host=os.uname().nodename, **_of(os.getpid()))
 
     def started(self, point: str, attempt: int, job: str, pid: int, gpus: Sequence[str]) -> None:
         """A controller was started for the next attempt of a point."""
-        told = {"point": point, "attempt": attempt, "job": job, "gpus": list(gpus)}
-        self._write("started", **told, **_of(Process.of(pid)))
+        after = newest_attempts(self.sweep, [point]).get(point, "")
+        told = {"point": point, "attempt": attempt, "job": job, "gpus": list(gpus), "after": after}
+        self._write("started", **told, **_of(pid))
 
     def ended(self, point: str, attempt: int, code: int | None, state: str) -> None:
         """An attempt ended with this code; None where a point was not started at all."""
@@ -127,5 +130,9 @@ def _refuse_second(sweep: Path, queue: LocalQueue | None) -> None:
     )
 
 
-def _of(process: Process, host: bool = False) -> dict[str, Any]:
-    return {"pid": process.pid, "started": process.started, **({"host": process.host} if host else {})}
+def _of(pid: int) -> dict[str, Any]:
+    """A process that has ended already is told from no other."""
+    try:
+        return {"pid": pid, "started": this_process(pid).started}
+    except ProcessLookupError:
+        return {"pid": pid, "started": 0.0}

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from hpc.attempt.identity import new_stamp
 from hpc.config import Settings
 from hpc.launch.controller import KILL_WAIT_SECONDS
 from hpc.launch.demand import Demand
 from hpc.launch.leases import Lease
+from hpc.launch.record import Record
 from hpc.launch.relay import Relay
+from hpc.run.code import newest_code
 from hpc.run.points import Point
 from hpc.run.queue import QueueFiles
 from hpc.submit.environment import for_child, user_environment
+from hpc.submit.interpreter import interpreter
 
 Schedule = list[tuple[float, int]]
 """Signals and when they are due, by time.monotonic()."""
@@ -28,17 +31,16 @@ class Running:
     """A controller, the pipe to it, and the clock that the point runs by.
 
     Args:
-        sweep: The sweep's directory.
+        record: Of the sweep; the controller holds its lock, too.
         point: What runs.
         number: Of this attempt, from 1.
         demand: What it takes of this machine.
         lease: GPUs that are its own; handed over to the controller.
         threads: How many each rank computes with, where the user has not said it; None leaves it to each rank.
-        inherited: Further descriptors that the controller keeps open.
     """
 
     def __init__(
-        self, sweep: Path, point: Point, number: int, demand: Demand, lease: Lease, threads: int | None, inherited: int
+        self, record: Record, point: Point, number: int, demand: Demand, lease: Lease, threads: int | None
     ) -> None:
         self.point, self.number, self.demand, self.gpus = point, number, demand, lease.gpus
         self.job = new_stamp()  # process ids come again, in containers after every start
@@ -47,17 +49,18 @@ class Running:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "hpc.launch.controller"),
-                *(str(orders), self.job, str(demand.ranks), str(sweep), point.name),
+                *(str(orders), self.job, str(demand.ranks), str(record.sweep), point.name),
+                *shlex.split(interpreter(record.sweep, newest_code(record.sweep))),
             ],
             env=self._environment(point.settings, threads),
             stdin=subprocess.DEVNULL,
-            pass_fds=(orders, inherited, *lease.descriptors),
+            pass_fds=(orders, record.descriptor, *lease.descriptors),
             start_new_session=True,
         )
         os.close(orders)
         lease.hand_over()
         self._schedule = _time_limit(point.settings)
-        self.log = QueueFiles(sweep).log(self.job)
+        self.log = QueueFiles(record.sweep).log(self.job)
         self.relay: Relay | None = None
 
     def signal(self, number: int) -> None:

@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def progress(self) -> Path:
+        """How far the run is while it trains, for those who look on. See `hpc.run.progress`."""
+        return self.path / "progress.json"
+
+    @property
     def metrics_csv(self) -> Path:
         """What was shown, where runtime.trackers has csv."""
         return self.path / "metrics.csv"

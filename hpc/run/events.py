@@ -37,6 +37,23 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Software(Event):
+    """What an attempt runs with.
+
+    Args:
+        tree: Hash of the code that was submitted; "" where it is what lay there when the attempt began.
+        python: Python's version.
+        interpreter: Its path.
+        versions: Of installed distributions: all, or those that differ from the submission's record, and torch's.
+    """
+
+    tree: str
+    python: str
+    interpreter: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Resumed(Event):
     """Training goes on from the checkpoint of this step, which was read back whole; from 0 where there is none."""
 
@@ -134,6 +151,7 @@ class Verified(Event):
 
 NAMES: dict[str, type[Event]] = {
     "started": Started,
+    "software": Software,
     "resumed": Resumed,
     "committed": Committed,
     "save_failed": SaveFailed,
@@ -154,6 +172,11 @@ _HINTS = {kind: get_type_hints(kind) for kind in NAMES.values()}
 def to_line(event: Event) -> str:
     """One line of JSON, with its line end."""
     return json.dumps({"event": _NAME_OF[type(event)], **asdict(event)}) + "\n"
+
+
+def beginning(kind: type[Event]) -> str:
+    """What every line of this kind begins with."""
+    return f'{{"event": "{_NAME_OF[kind]}"'
 
 
 def from_line(line: str) -> Event | None:
@@ -177,6 +200,8 @@ def _checked(value: Any, hint: Any) -> Any:
     """
     if get_origin(hint) is tuple:
         return tuple(_checked(each, str) for each in _checked(value, list))
+    if get_origin(hint) is dict:
+        return {_checked(key, str): _checked(each, str) for key, each in _checked(value, dict).items()}
     is_number = hint is float and type(value) in (int, float) and math.isfinite(value)
     if hint is Any or is_number or (hint is not float and type(value) is hint):
         return value

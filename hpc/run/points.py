@@ -1,15 +1,18 @@
 """What one command owns: a directory, and the points frozen in it.
 
-Two files however many points there are: sites count inodes. `points.jsonl` holds one resolved config per line and
+Two files however many points there are: sites count inodes. `points.jsonl` holds a line for each point, in order, and
 is made first, by one command only; `sweep.json` says what the sweep is and is written last. A YAML edited while a job
 waits changes nothing.
+
+A line holds the resolved config, or how it differs from that of another line. Who needs one point of ten thousand reads
+`open_sweep(directory).named("17")`, and who counts them `count_points(directory)`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,10 +23,16 @@ from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import flush_directory, replace_text
 from hpc.run import frozen
+from hpc.run.alike import changed, differences
+from hpc.run.code import Code
+from hpc.run.secret import make_secret
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
-FORMAT = 1
+FORMAT = 2
+"""1 had a whole config in every line."""
+SHORT_LINE = 700
+"""Bytes; a point of other choices that differs in more than these is written as a whole, for others to differ from."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,14 @@ class Point:
         overrides: What was typed to get it.
         config: Everything, interpolations resolved.
         hydra: What Hydra knew of it, for `HydraConfig.get()`; empty where Hydra was not asked.
+        checked: Its settings, where they are built already.
     """
 
     name: str
     overrides: tuple[str, ...]
     config: dict[Any, Any]
     hydra: Mapping[str, Any] = field(default_factory=dict)
+    checked: Settings | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def settings(self) -> Settings:
@@ -49,7 +60,7 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
-        return settings_of(self.config)
+        return self.checked or settings_of(self.config)
 
     @classmethod
     def of_line(cls, line: str) -> Point:
@@ -59,7 +70,22 @@ class Point:
             ValueError, LookupError, TypeError, AttributeError, ImportError: It is no such line.
         """
         fields = frozen.loads(line)
-        point = cls(fields["name"], tuple(fields["overrides"]), fields["config"], fields.get("hydra", {}))
+        return cls._of(fields, fields["config"], fields.get("hydra", {}))
+
+    @classmethod
+    def of_difference(cls, line: str, other: Point) -> Point:
+        """What `line` was made of, where it says how it differs from another point.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError, ImportError: It is no such line.
+        """
+        fields = frozen.loads(line)
+        hydra = changed(dict(other.hydra), fields.get("hydra", []))
+        return cls._of(fields, changed(other.config, fields["config"]), hydra)
+
+    @classmethod
+    def _of(cls, fields: Mapping[str, Any], config: Any, hydra: Any) -> Point:
+        point = cls(fields["name"], tuple(fields["overrides"]), config, hydra)
         if not isinstance(point.name, str) or not isinstance(point.config, dict) or not isinstance(point.hydra, dict):
             raise ValueError("it is not a point")
         return point
@@ -73,13 +99,29 @@ class Point:
         fields = {"name": self.name, "overrides": self.overrides, "config": self.config}
         return frozen.dumps({**fields, "hydra": self.hydra} if self.hydra else fields) + "\n"
 
+    def difference(self, number: int, other: Point) -> str:
+        """What points.jsonl holds of it where it is much like another point.
+
+        Args:
+            number: Of the other point's line, from 0.
+            other: The other point, whose own line is whole.
+
+        Raises:
+            ConfigurationError: A value is of a kind that cannot be written down.
+        """
+        parts = {"config": (other.config, self.config), "hydra": (other.hydra, self.hydra)}
+        written = {part: list(differences(*both)) for part, both in parts.items()}
+        fields = {"name": self.name, "overrides": self.overrides, "like": number, **written}
+        return frozen.dumps(fields) + "\n"
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """A directory and its points, in order."""
+    """A directory and its points, in order; at a submission also the code that they run."""
 
     directory: Path
     points: tuple[Point, ...]
+    code: Code | None = None
 
     def point(self, name: str) -> Point:
         """The point of that name.
@@ -90,7 +132,16 @@ class Sweep:
         for point in self.points:
             if point.name == name:
                 return point
-        raise LoadError(f"{self.directory / POINTS_FILE} must hold point {name}, but has {len(self.points)} others.")
+        raise _no_point(self.directory, name, len(self.points))
+
+    @cached_property
+    def lines(self) -> Sequence[str]:
+        """What points.jsonl holds.
+
+        Raises:
+            ConfigurationError: A value is of a kind that cannot be written down.
+        """
+        return list(_lines(self.points))
 
     def point_directory(self, name: str) -> Path:
         """Where the point's journal, metrics and checkpoints lie."""
@@ -100,15 +151,18 @@ class Sweep:
         """Create the directory and freeze the points in it. Of several commands at once exactly one succeeds.
 
         Returns:
-            What was made, in this order: directories from the top down, then the two files.
+            What was made, in this order: directories from the top down, then the files.
 
         Raises:
             ConfigurationError: The directory holds a sweep already, or cannot be written; nothing was.
         """
-        lines = self._lines()
+        lines = "".join(self.lines)
         with _explained(self.directory), _taken_back() as made:
             _make_directory(self.directory, made)
             self._claim(lines, made)
+            if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
+                made.append(make_secret(self.directory))
+            self._write_code(made)
             replace_text(self.directory / SWEEP_FILE, self._summary())
             made.append(self.directory / SWEEP_FILE)
         return made
@@ -129,9 +183,15 @@ class Sweep:
                 f"run_dir={self.directory} must be resumed with the config it was started with, "
                 f"but {', '.join(changed)} changed: change it back, or choose another run_dir."
             )
-        lines = self._lines()
+        lines = "".join(self.lines)
         with _explained(self.directory):
             replace_text(self.directory / POINTS_FILE, lines)
+            replace_text(self.directory / SWEEP_FILE, self._summary())
+            self._write_code([])
+
+    def _write_code(self, made: list[Path]) -> None:
+        if self.code is not None:
+            self.code.write(self.directory, made)
 
     def _claim(self, lines: str, made: list[Path]) -> None:
         path = self.directory / POINTS_FILE
@@ -154,33 +214,126 @@ class Sweep:
         pairs = zip(before, self.points, strict=True)
         return sorted({key for old, new in pairs for key in forbidden_changes(old.config, new.config)})
 
-    def _lines(self) -> str:
-        return "".join(point.line() for point in self.points)
-
     def _summary(self) -> str:
         return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
 
 
-def load_sweep(directory: Path) -> Sweep:
-    """Read the points back.
+@dataclass(frozen=True)
+class StoredSweep:
+    """A sweep on disk, of which a point is read when it is asked for.
+
+    Args:
+        directory: The sweep's.
+        lines: Of its points.jsonl, one for each point.
+    """
+
+    directory: Path
+    lines: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def point(self, number: int) -> Point:
+        """The point of that number, from 0.
+
+        Raises:
+            LoadError: Its line is damaged.
+        """
+        line = self.lines[number]
+        with self._damage(number):
+            other = json.loads(line).get("like")
+            return Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
+
+    def named(self, name: str) -> Point:
+        """The point of that name.
+
+        Raises:
+            LoadError: There is no such point, or its line is damaged.
+        """
+        number = int(name) if name.isascii() and name.isdigit() else 0  # points of a sweep are named by their numbers
+        if number < len(self) and self.overrides_of(number)[0] == name:
+            return self.point(number)
+        for number in range(len(self)):
+            if self.overrides_of(number)[0] == name:
+                return self.point(number)
+        raise _no_point(self.directory, name, len(self))
+
+    def overrides(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Every point's name and what was typed to get it, in order; configs are not looked at.
+
+        Raises:
+            LoadError: A line is damaged.
+        """
+        return map(self.overrides_of, range(len(self)))
+
+    def overrides_of(self, number: int) -> tuple[str, tuple[str, ...]]:
+        """The name of the point of that number, and what was typed to get it.
+
+        Raises:
+            LoadError: Its line is damaged.
+        """
+        with self._damage(number):
+            fields = json.loads(self.lines[number])
+            return fields["name"], tuple(fields["overrides"])
+
+    def _whole(self, number: int) -> Point:
+        if not isinstance(number, int) or not 0 <= number < len(self):
+            raise ValueError(f"it is like point {number}, which there is not")
+        return self._known.setdefault(number, Point.of_line(self.lines[number]))
+
+    @cached_property
+    def _known(self) -> dict[int, Point]:
+        return {}
+
+    @contextmanager
+    def _damage(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
+            raise _damaged(self.directory / POINTS_FILE, f"line {number + 1}: {error}") from error
+
+
+def open_sweep(directory: Path) -> StoredSweep:
+    """Read the lines, and none of the points yet.
 
     Raises:
         ConfigurationError: There is no sweep there.
         LoadError: Its files are damaged.
     """
+    lines = _text(directory, POINTS_FILE).splitlines()
+    told = count_points(directory)
+    if told != len(lines):
+        raise _damaged(directory / SWEEP_FILE, f"it counts {told} points, and {POINTS_FILE} has {len(lines)}")
+    return StoredSweep(directory, lines)
+
+
+def load_sweep(directory: Path) -> Sweep:
+    """Read all points back.
+
+    Raises:
+        ConfigurationError: There is no sweep there.
+        LoadError: Its files are damaged.
+    """
+    stored = open_sweep(directory)
+    return Sweep(directory, tuple(map(stored.point, range(len(stored)))))
+
+
+def count_points(directory: Path) -> int:
+    """How many points the sweep has, as its smaller file says.
+
+    Raises:
+        ConfigurationError: There is no sweep there.
+        LoadError: The file is damaged, or of another version.
+    """
+    path, text = directory / SWEEP_FILE, _text(directory, SWEEP_FILE)
     try:
-        lines = (directory / POINTS_FILE).read_text().splitlines()
-        summary = (directory / SWEEP_FILE).read_text()
-    except OSError as error:
-        name = Path(str(error.filename)).name
-        raise ConfigurationError(
-            f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
-        ) from error
-    except ValueError as error:  # bytes that are no text
-        raise _damaged(directory / POINTS_FILE, str(error)) from error
-    points = tuple(_point(directory / POINTS_FILE, number, line) for number, line in enumerate(lines, start=1))
-    _check_summary(directory / SWEEP_FILE, summary, len(points))
-    return Sweep(directory, points)
+        summary = json.loads(text)
+        written, points = summary["format"], summary["points"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if written not in range(1, FORMAT + 1):
+        raise LoadError(f"{path} must be of format {FORMAT}, but is of {written}: another version of hpc wrote it.")
+    return int(points)
 
 
 def is_sweep(directory: Path) -> bool:
@@ -197,23 +350,32 @@ def remove_made(made: list[Path]) -> None:
             return
 
 
-def _point(path: Path, number: int, line: str) -> Point:
-    try:
-        return Point.of_line(line)
-    except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-        raise _damaged(path, f"line {number}: {error}") from error
+def _lines(points: Sequence[Point]) -> Iterator[str]:
+    """Whole lines for the first point, and for the first of other choices of groups that differs in much."""
+    whole: dict[str, int] = {}
+    for number, point in enumerate(points):
+        choices = repr(point.hydra.get("runtime", {}).get("choices"))
+        other = whole.get(choices, 0)
+        line = point.difference(other, points[other]) if number else point.line()
+        if number and choices not in whole and len(line) > SHORT_LINE:
+            other, line = number, point.line()
+        whole.setdefault(choices, other)
+        yield line
 
 
-def _check_summary(path: Path, text: str, points: int) -> None:
+def _text(directory: Path, name: str) -> str:
     try:
-        summary = json.loads(text)
-        told = (summary["format"], summary["points"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if told[0] != FORMAT:
-        raise LoadError(f"{path} must be of format {FORMAT}, but is of {told[0]}: another version of hpc wrote it.")
-    if told[1] != points:
-        raise _damaged(path, f"it counts {told[1]} points, and {POINTS_FILE} has {points}")
+        return (directory / name).read_text()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
+        ) from error
+    except ValueError as error:  # bytes that are no text
+        raise _damaged(directory / name, str(error)) from error
+
+
+def _no_point(directory: Path, name: str, others: int) -> LoadError:
+    return LoadError(f"{directory / POINTS_FILE} must hold point {name}, but has {others} others.")
 
 
 def _damaged(path: Path, what: str) -> LoadError:

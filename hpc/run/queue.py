@@ -8,7 +8,7 @@
 The lines of record.jsonl, which all have a `time` in seconds since the epoch:
 
     {"event": "opened", "host": …, "pid": …, "started": …, "points": [names]}     a queue began
-    {"event": "started", "point": …, "attempt": 1, "job": …, "pid": …, "started": …, "gpus": [names]}
+    {"event": "started", "point": …, "attempt": 1, "job": …, "pid": …, "started": …, "gpus": [names], "after": …}
     {"event": "ended", "point": …, "attempt": 1, "code": 75, "state": "waiting"}  its state from now on
     {"event": "closed", "code": 0}                                                the queue ended by itself
 """
@@ -22,14 +22,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
+from hpc.run.processes import is_running
+from hpc.run.submissions import LOCAL, Job, Process, Submission
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 STOPPED, CANCELLED, LOST = "stopped", "cancelled", "lost"
 """A point waits for its first attempt or for the next one; it stopped with its queue, after a save where there was
 time; a person cancelled it; or its queue was killed while it ran."""
-SAME_SECONDS = 2.0
-"""psutil computes when a process was started from the clock, which may have been set since."""
 
 
 @dataclass(frozen=True)
@@ -68,41 +67,6 @@ class QueueFiles:
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process, told from a later one with the same id by when it was started.
-
-    Args:
-        host: Where it runs.
-        pid: Its process id.
-        started: When, in seconds since the epoch, as psutil says it.
-    """
-
-    host: str
-    pid: int
-    started: float
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        """A process of this machine, as it is recorded; one that has ended already was started at 0."""
-        try:
-            started = psutil.Process(pid).create_time()
-        except psutil.Error:
-            started = 0.0
-        return cls(os.uname().nodename, pid, started)
-
-    @property
-    def is_alive(self) -> bool | None:
-        """Whether it runs; None where it is on another host, and nobody here can say."""
-        if self.host != os.uname().nodename:
-            return None
-        try:
-            now = psutil.Process(self.pid)
-            return abs(now.create_time() - self.started) < SAME_SECONDS and now.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
-
-
-@dataclass(frozen=True)
 class QueuedPoint:
     """What the queue tells of one point.
 
@@ -115,6 +79,7 @@ class QueuedPoint:
         gpus: Names of the GPUs that no other point had meanwhile.
         code: The exit code of the newest attempt that has ended.
         time: When this became so, in seconds since the epoch.
+        after: The newest attempt that the point had before this one, in the words of its journal.
     """
 
     name: str
@@ -125,6 +90,13 @@ class QueuedPoint:
     gpus: tuple[str, ...] = ()
     code: int | None = None
     time: float = 0.0
+    after: str = ""
+
+    @property
+    def held(self) -> Job:
+        """What holds the point, as `hpc.run.submissions` tells it of jobs in Slurm."""
+        submission = Submission(self.job or LOCAL, (self.name,), self.time, LOCAL, process=self.process)
+        return Job(submission.job, submission, self.state == CANCELLED, self.after, self.state)
 
 
 @dataclass(frozen=True)
@@ -144,7 +116,7 @@ class LocalQueue:
     @property
     def is_running(self) -> bool | None:
         """Whether it still starts points; None where it was started on another host, and nobody here can say."""
-        return False if self.code is not None else self.process.is_alive
+        return False if self.code is not None else is_running(self.process)
 
 
 def read_queue(sweep: Path) -> LocalQueue | None:
@@ -219,6 +191,7 @@ def _told(line: Mapping[str, Any], before: QueuedPoint, host: str) -> QueuedPoin
         process=_process(line, host),
         gpus=tuple(line["gpus"]),
         code=before.code,
+        after=line.get("after", ""),
         time=line["time"],
     )
 

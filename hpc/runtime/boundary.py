@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
@@ -12,7 +12,7 @@ from hpc.config import plain
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
-from hpc.runtime.positions import LoopPosition, Positions
+from hpc.runtime.positions import LoopPosition, Positions, RunningLoop
 from hpc.runtime.seeds import seed_rank
 from hpc.say import say
 from hpc.stop.agreement import Agreement, all_end_here
@@ -25,28 +25,6 @@ OF_THIS_RUN = (StopCause.EARLY, StopCause.SAVE_FAILED, StopCause.DIVERGED)
 """What ends one run, and not the next one in this process, as a signal does."""
 _numbers = itertools.count()
 """Tells the Runtimes of this process apart in the store; every rank makes the same ones in the same order."""
-
-
-class RunningLoop(Protocol):
-    """What is asked of the loop at hand."""
-
-    @property
-    def name(self) -> str:
-        """What its position is called."""
-        ...
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps in all."""
-        ...
-
-    def own_position(self) -> Any:
-        """What this rank alone knows: where its loader is."""
-        ...
-
-    def settle(self) -> None:
-        """Come to an end, if the user has left it."""
-        ...
 
 
 class Boundary:
@@ -255,7 +233,8 @@ class Boundary:
         if self.early_reason and not self._has_asked:
             self._has_asked = True
             where = f"end/{self._number}/{self.step}"
-            self.has_ended = all_end_here(self.parts.group.store, self.parts.group.world.world_size, where)
+            world = self.parts.group.world
+            self.has_ended = all_end_here(self.parts.group.store, world.rank, world.world_size, where)
             self.requests.ask(StopCause.EARLY)
         if cause is StopCause.EARLY:
             self.has_ended = True

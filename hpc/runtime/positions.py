@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 MAIN = "main"
 """The loop that is given no name."""
@@ -27,6 +27,28 @@ class LoopPosition:
     global_batch_size: int = 0
     epoch: int = 0
     ended: str = ""
+
+
+class RunningLoop(Protocol):
+    """What is asked of the loop at hand."""
+
+    @property
+    def name(self) -> str:
+        """What its position is called."""
+        ...
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all."""
+        ...
+
+    def own_position(self) -> Any:
+        """What this rank alone knows: where its loader is."""
+        ...
+
+    def settle(self) -> None:
+        """Come to an end, if the user has left it."""
+        ...
 
 
 class Positions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from hpc.data.gather import gather, gather_for_metrics
 from hpc.data.nest import map_leaves, parts_of
 from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError
+from hpc.runtime.split import split
 from hpc.say import clear_of_bars, say
 from hpc.world import World
 
@@ -120,7 +121,7 @@ class Processes:
         Raises:
             ConfigurationError: It is none of these, or the entries of a mapping differ in length.
         """
-        yield self._part(inputs, apply_padding) if self.world.world_size > 1 else inputs
+        yield split(inputs, self.world, apply_padding) if self.world.world_size > 1 else inputs
 
     def wait_for_everyone(self) -> None:
         """Return when every rank is here. Collective."""
@@ -250,32 +251,6 @@ class Processes:
         finally:
             if goes_first:  # after an error too, so that nobody waits for it
                 self.group.meet()
-
-    def _part(self, inputs: Any, apply_padding: bool) -> Any:
-        if isinstance(inputs, Mapping):
-            if len({len(each) for each in inputs.values()}) > 1:
-                raise ConfigurationError(
-                    "runtime.split_between_processes takes a mapping whose entries are equally long, but got lengths "
-                    f"{', '.join(f'{name}: {len(each)}' for name, each in inputs.items())}: cut them to one length."
-                )
-            return {name: self._part(each, apply_padding) for name, each in inputs.items()}
-        if not isinstance(inputs, (list, tuple, torch.Tensor)) and not hasattr(inputs, "select"):
-            raise ConfigurationError(
-                "runtime.split_between_processes takes lists, tuples, tensors, Hugging Face data sets and mappings of "
-                f"these, but got a {type(inputs).__name__}: write list(inputs)."
-            )
-        places = _places(len(inputs), self.world, apply_padding)
-        if isinstance(inputs, (list, tuple)):
-            return type(inputs)([inputs[place] for place in places])
-        return inputs[places] if isinstance(inputs, torch.Tensor) else inputs.select(places)
-
-
-def _places(length: int, world: World, apply_padding: bool) -> list[int]:
-    """Which entries are this rank's."""
-    each, more = divmod(length, world.world_size)
-    start = world.rank * each + min(world.rank, more)
-    places = list(range(start, start + each + (world.rank < more)))
-    return places + [length - 1] * (each + bool(more) - len(places)) if apply_padding else places
 
 
 def _only_if(is_here: bool, function: Callable[..., Any] | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hpc.stop.requests import StopCause, StopRequests
@@ -16,14 +17,26 @@ NOW, LATER = "now", "later"
 
 
 class Store(Protocol):
-    """What is used of torch's store."""
+    """What is used of the store that all ranks share; see `hpc.connect.sealed`."""
 
-    def add(self, key: str, amount: int) -> int:
-        """Add to a counter; returns what it is then."""
+    def set(self, name: str, value: str) -> None:
+        """Write a value."""
         ...
 
-    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
-        """Set a value unless there is one; returns what it is then."""
+    def get_all(self, names: Sequence[str]) -> list[str]:
+        """The values of these names; an error where a stranger has written one."""
+        ...
+
+    def propose(self, name: str, value: str) -> str:
+        """Write a value unless there is one; returns what it is then."""
+        ...
+
+    def has(self, *names: str) -> bool:
+        """Whether all of them were written."""
+        ...
+
+    def count(self, name: str, amount: int) -> int:
+        """Add to a number; returns what it is then."""
         ...
 
 
@@ -95,25 +108,26 @@ def _interval_steps(step_seconds: float) -> int:
     return min(MAX_INTERVAL_STEPS, max(1, round(AGREEMENT_SECONDS / max(step_seconds, 1e-6))))
 
 
-def all_end_here(store: Store, ranks: int, where: str) -> bool:
+def all_end_here(store: Store, rank: int, ranks: int, where: str) -> bool:
     """Whether every rank ends its loop at this very boundary; to be called by those that want to.
 
-    The answer is the same for all who ask, because the first one written counts: that all have asked, or that one has
-    waited for EARLY_SECONDS in vain. In the second case they go on training until a vote tells the others.
+    The answer is the same for all who ask, because the first one written counts: that of the last to ask, or that one
+    has waited for EARLY_SECONDS in vain. In the second case they go on training until a vote tells the others.
 
     Args:
         store: Shared by all ranks.
+        rank: This one.
         ranks: How many there are.
         where: Names this boundary among all of this world.
     """
     if ranks == 1:
         return True
-    verdict = f"{where}/verdict"
-    if store.add(f"{where}/asked", 1) == ranks:
-        return store.compare_set(verdict, "", NOW) == NOW.encode()
+    asked, verdict = [f"{where}/asked/{each}" for each in range(ranks)], f"{where}/verdict"
+    store.set(asked[rank], NOW)
+    is_last = store.count(f"{where}/asked", 1) == ranks and store.has(*asked)
+    if is_last:
+        store.get_all(asked)  # by ranks, and not by a stranger who counts along
     deadline = time.monotonic() + EARLY_SECONDS
-    while time.monotonic() < deadline:
-        if store.add(f"{where}/asked", 0) == ranks:
-            return store.compare_set(verdict, "", NOW) == NOW.encode()
+    while not (is_last or store.has(verdict) or time.monotonic() > deadline):
         time.sleep(0.005)
-    return store.compare_set(verdict, "", LATER) == NOW.encode()
+    return store.propose(verdict, NOW if is_last else LATER) == NOW

@@ -215,5 +215,5 @@ def _import_deepspeed(group: ProcessGroup) -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles one for minutes; gloo will do
     if not distributed.is_initialized():  # a world of one, whose engine wants a group all the same
         backend = "cpu:gloo,cuda:nccl" if group.device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=group.store, rank=0, world_size=1)
+        distributed.init_process_group(backend, store=group.store.plain, rank=0, world_size=1)
     return deepspeed

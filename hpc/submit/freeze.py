@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hpc.config import Settings, sentence
+from hpc.config import Settings, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.submit.compose import Composer
+from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
+from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
+from hpc.submit.snapshot import code_of
 
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
-OF_HYDRA = ("job", "mode", "overrides", "runtime")
-"""What HydraConfig says of one point; the rest is about Hydra's own logging and launching."""
+SECTIONS = ("hardware", "cluster", "strategy", "runtime", "checkpoint", "launch", "experiment")
+"""What hpc reads of a config, besides run_dir and seed."""
 
 
-def freeze(directory: Path, configs: Iterable[DictConfig], overrides: Sequence[Sequence[str]]) -> Sweep:
-    """Resolve and check every config; the points are numbered from 0.
+def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str]]) -> Sweep:
+    """Compose, resolve and check every point; they are numbered from 0.
 
-    Nothing is written: see `Sweep.write`. Each config is frozen before the next one is composed, because what
+    Nothing is written: see `Sweep.write`. Each point is frozen before the next one is composed, because what
     `${hydra:job.num}` means is one value for the whole process.
 
     Raises:
@@ -39,9 +45,16 @@ def freeze(directory: Path, configs: Iterable[DictConfig], overrides: Sequence[S
                 f"run_dir must not have {character} in it, because Slurm's names of log files give it a meaning of "
                 f"its own, but is {directory}."
             )
-    pairs = zip(configs, overrides, strict=True)
-    points = [freeze_point(directory, str(number), *each) for number, each in enumerate(pairs)]
-    return Sweep(directory, tuple(points))
+    checked = _Checked()
+    points = []
+    for number, typed in enumerate(overrides):
+        with _naming(number, overrides):
+            config, hydra = composer.compose(number, typed, more=len(overrides) > 1)
+            points.append(checked.point(str(number), typed, config, hydra))
+    files = keep_files(directory, points)
+    sweep = Sweep(directory, tuple(points), replace(code_of(points), files=files))
+    len(sweep.lines)  # what cannot be written down is refused before anything is
+    return sweep
 
 
 def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequence[str] = ()) -> Point:
@@ -56,10 +69,8 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
     Raises:
         ConfigurationError: The config is not valid, or names no training function.
     """
-    with read_write(config), open_dict(config):
-        config.run_dir = str(directory / name) if name != "." else str(directory)
-    point = Point(name, tuple(overrides), _resolved(config), _known_to_hydra(config))
-    _check(point)
+    set_run_directory(config, str(directory / name) if name != "." else str(directory))
+    point = _Checked().point(name, overrides, resolved(config), known_to_hydra(config))
     point.line()  # what cannot be written down is refused before anything is
     return point
 
@@ -104,6 +115,34 @@ def _shown(value: Any) -> str:
     return "null" if value is None else "empty" if value == "" else str(value)
 
 
+class _Checked:
+    """Makes points whose settings are checked; settings that are alike are built once."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Settings] = {}
+
+    def point(self, name: str, overrides: Sequence[str], config: dict[Any, Any], hydra: dict[str, Any]) -> Point:
+        point = Point(name, tuple(overrides), config, hydra, self._settings_of(config))
+        _check(point)
+        return point
+
+    def _settings_of(self, config: dict[Any, Any]) -> Settings:
+        """As `settings_of` builds them; run_dir and seed, in which points differ, are set in a copy where they may."""
+        run_dir, seed = config.get("run_dir"), config.get("seed", Settings.seed)
+        if not isinstance(run_dir, str) or not CONTROL.isdisjoint(run_dir) or type(seed) is not int or seed < 0:
+            return _built(config)
+        key = repr([config.get(section, ...) for section in SECTIONS])
+        if key not in self._settings:
+            self._settings[key] = _built(config)
+        return replace(self._settings[key], run_dir=run_dir, seed=seed)
+
+
+def _built(config: dict[Any, Any]) -> Settings:
+    settings = settings_of(config)
+    check_options(settings.cluster)
+    return settings
+
+
 def _check(point: Point) -> None:
     if not point.settings.experiment.target:
         raise ConfigurationError(
@@ -112,47 +151,16 @@ def _check(point: Point) -> None:
     steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")
-    check_options(point.settings.cluster)
 
 
-def _resolved(config: DictConfig) -> dict[Any, Any]:
-    """Plain values; interpolations may still point into Hydra's own part, which is left behind."""
+@contextmanager
+def _naming(number: int, overrides: Sequence[Sequence[str]]) -> Iterator[None]:
+    """Say which of several points an error is about, by what is typed for this one and not for all."""
     try:
-        return _plain_parts(config)
-    except UnsupportedInterpolationType as error:
-        _import_resolvers(config, error)
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(sentence(error)) from error
-    try:
-        return _plain_parts(config)
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(sentence(error)) from error
-
-
-def _import_resolvers(config: DictConfig, error: UnsupportedInterpolationType) -> None:
-    """A resolver of the user's own is registered where the training function is; nothing else needs that module yet."""
-    target = OmegaConf.select(config, "experiment.target", throw_on_missing=False) or ""
-    try:
-        importlib.import_module(str(target).rpartition(".")[0] or "hpc")
-    except ImportError as missing:
-        raise ConfigurationError(f"{sentence(error).rstrip('.')}, which cannot be imported: {missing}.") from missing
-
-
-def _known_to_hydra(config: DictConfig) -> dict[str, Any]:
-    """What HydraConfig tells in a job, too. The point's directory is what Hydra calls the output directory."""
-    if "hydra" not in config:
-        return {}
-    part = OmegaConf.masked_copy(config.hydra, list(OF_HYDRA))
-    known: Any = OmegaConf.to_container(part, resolve=False, enum_to_str=True)
-    known["job"].pop("config", None)
-    known["runtime"].pop("config_sources", None)
-    known["runtime"]["output_dir"] = str(config.run_dir)
-    return {section: values for section, values in known.items() if values is not None}
-
-
-def _plain_parts(config: DictConfig) -> dict[Any, Any]:
-    return {key: _plain(config[key]) for key in config if key != "hydra"}
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+        yield
+    except (ConfigurationError, HydraException, OmegaConfBaseException) as error:
+        if len(overrides) == 1:
+            raise
+        own = [text for text in overrides[number] if not all(text in other for other in overrides)]
+        text = str(error) if isinstance(error, ConfigurationError) else sentence(error)
+        raise ConfigurationError(f"Point {number} ({' '.join(own)}): {text}") from error

@@ -1,4 +1,4 @@
-"""What is pickled into a job: this function and two strings, nothing of the user's."""
+"""What a job starts in each of its tasks: `python -m hpc.submit.payload SWEEP POINT`. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TASK = "hpc.task.entry"
 
 
 def run_point(sweep_directory: str, point: str) -> None:
-    """Run one point of a sweep in the task that unpickled this; see `hpc.task.entry.run`."""
+    """Run one point of a sweep in this task; see `hpc.task.entry.run`."""
     importlib.import_module(TASK).run(sweep_directory, point)
 
 

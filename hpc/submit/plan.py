@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from hpc.config import Cluster, Hardware, Settings
+from hpc.run.code import Code
 from hpc.run.points import Point, Sweep
 
 
@@ -16,13 +17,14 @@ class Plan:
     """One sbatch call: points that ask for the same resources in the same place.
 
     Args:
-        sweep_directory: Absolute; the points, the pickles and the logs lie below it.
+        sweep_directory: Absolute; the points, the scripts and the logs lie below it.
         job_name: What squeue shows.
         points: Names of the points, in the order of the array's indices.
         hardware: How much each point gets.
         cluster: Where.
         scheduler: What starts them: slurm, or local for this machine.
         parallel_points: How many of them may run at once.
+        code: What they run; None where it is what lies there when they start.
     """
 
     sweep_directory: Path
@@ -32,10 +34,11 @@ class Plan:
     cluster: Cluster
     scheduler: str
     parallel_points: int
+    code: Code | None = None
 
     @property
     def log_directory(self) -> Path:
-        """Where submitit keeps its pickles and every task's output."""
+        """Where submitit keeps the scripts and every task's output."""
         return self.sweep_directory / "submitit"
 
 
@@ -61,6 +64,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             cluster=first.settings.cluster,
             scheduler=scheduler,
             parallel_points=max(1, _most_at_once(first.settings) // len(chunks)),
+            code=sweep.code,
         )
         for first, scheduler, chunk in chunks
     ]

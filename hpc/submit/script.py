@@ -1,7 +1,6 @@
 """The batch script of a plan, and the submitit executor that sends exactly that text.
 
-submitit writes the script; what is ours rides in it as `setup` and `teardown` lines, because submitit sends arrays
-through a plain SlurmExecutor and would drop a subclass's text (submitit 1.5, `_internal_process_submissions`).
+submitit writes the script and hands it to sbatch; what is ours rides in it as `setup` and `teardown` lines.
 """
 
 from __future__ import annotations
@@ -15,22 +14,36 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.paths import TEMPLATE_DIR
+from hpc.submit.interpreter import interpreter
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan
 
+PAYLOAD = "hpc.submit.payload"
+"""The module that a task runs, with the sweep's directory and the point's name."""
+
 
 class _Executor(SlurmExecutor):
-    """Can be built where there is no srun: a laptop prints the same script as the login node."""
+    """Can be built where there is no srun: a laptop prints the same script as the login node.
+
+    Tasks are told their point by the command line, so that there is nothing to unpickle: submitit would keep a file for
+    each point, whose name holds the number of the array and so is known too late to write them all before.
+    """
 
     @classmethod
     def affinity(cls) -> int:
         return 2
 
+    @property
+    def _submitit_command_str(self) -> str:
+        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point"'
+
 
 def executor(plan: Plan) -> SlurmExecutor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory)
+    result = _Executor(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
     result.update_parameters(**_parameters(plan))
+    if len(plan.points) > 1:
+        result.parameters["map_count"] = len(plan.points)
     return result
 
 
@@ -42,9 +55,22 @@ def options(plan: Plan) -> frozenset[str]:
 def script(plan: Plan) -> str:
     """What sbatch receives, byte for byte."""
     source = executor(plan)
-    if len(plan.points) > 1:
-        source.parameters["map_count"] = len(plan.points)
     return str(source._make_submission_file_text(source._submitit_command_str, uid=""))
+
+
+def send_script(plan: Plan) -> str:
+    """Hand it to sbatch; returns the id that squeue shows, of the array or of the one job.
+
+    Raises:
+        FailedJobError, FailedSubmissionError: sbatch refused it, or said something else than an id.
+        OSError: The script cannot be written into the plan's log directory.
+    """
+    source = executor(plan)
+    plan.log_directory.mkdir(parents=True, exist_ok=True)
+    job = source._submit_command(source._submitit_command_str)
+    for link in plan.log_directory.glob(".submission_file_*.sh"):  # sites count inodes
+        link.unlink()
+    return str(job.job_id)
 
 
 def _parameters(plan: Plan) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,13 +13,13 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.run.points import Point, Sweep, remove_made
+from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
 from hpc.say import say
 from hpc.slurm import client
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import asked_clusters, check_fits
-from hpc.submit.payload import run_point
 from hpc.submit.plan import Plan, make_plans
-from hpc.submit.script import executor, options, script
+from hpc.submit.script import options, script, send_script
 
 
 def show(plans: Sequence[Plan]) -> None:
@@ -46,32 +48,56 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
-    made = sweep.write()
+    made = [*sweep.write(), sweep.directory / SUBMISSIONS_FILE]
     logs = plans[0].log_directory
     before = set(logs.iterdir()) if logs.is_dir() else None
     sent: list[tuple[Plan, str]] = []
     try:
         for plan in plans:
-            sent.append((plan, _sbatch(plan)))
+            sent.append((plan, sbatch(plan)))
+            note(*sent[-1])
     except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
         _undo(sent, logs, before, made)
         raise
-    _announce(sweep, sent)
+    announce(sweep, sent)
 
 
-def _sbatch(plan: Plan) -> str:
-    """One array, or one job for one point; returns the id that squeue shows."""
-    points = list(plan.points)
+def note(plan: Plan, job_id: str) -> None:
+    """Write down which job holds which points.
+
+    Raises:
+        ConfigurationError: That cannot be written.
+    """
+    directory, points = plan.sweep_directory, plan.points
+    after = newest_attempts(directory, points)
+    clusters = asked_clusters(plan, user_environment())
+    submission = Submission(
+        job_id, points, round(time.time(), 3), clusters=clusters, is_array=len(points) > 1, after=after
+    )
+    try:
+        record_submission(directory, submission)
+    except OSError as error:
+        raise ConfigurationError(
+            f"run_dir must be a writable directory, but {directory / SUBMISSIONS_FILE} is not: {error.strerror}."
+        ) from error
+
+
+def sbatch(plan: Plan) -> str:
+    """One array, or one job for one point; returns the id that squeue shows.
+
+    Raises:
+        SubmissionError: sbatch refused it.
+        ConfigurationError: Its files cannot be written.
+    """
     try:
         with scrubbed_process(options(plan)):
-            jobs = executor(plan).map_array(run_point, [str(plan.sweep_directory)] * len(points), points)
+            return send_script(plan)
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
     except OSError as error:
         raise ConfigurationError(
             f"run_dir must be a writable directory, but {plan.log_directory} is not: {error.strerror}."
         ) from error
-    return str(jobs[0].job_id).partition("_")[0]
 
 
 def _sbatch_words(error: Exception) -> str:
@@ -109,12 +135,12 @@ def _max_array_size(clusters: str | None) -> int:
         return client.DEFAULT_MAX_ARRAY_SIZE
 
 
-def _announce(sweep: Sweep, sent: list[tuple[Plan, str]]) -> None:
+def announce(sweep: Sweep, sent: Sequence[tuple[Plan, str]]) -> None:
+    """Say what was submitted, and how to follow it."""
     for plan, job_id in sent:
         count = len(plan.points)
         shape = f"{plan.hardware.name}: {plan.hardware.nodes} node(s) × {plan.hardware.tasks_per_node or 1} task(s)"
         say(f"Submitted job {job_id}, {count} point{'s' * (count > 1)} on {shape}.")
-    ids = [job_id for _, job_id in sent]
     say(f"Directory: {sweep.directory}")
-    say(f"Follow:    squeue --jobs {','.join(ids)}")
-    say(f"           tail -F {sweep.directory}/submitit/{ids[0]}*_0_log.out")
+    say(f"Follow:    hpc status {shlex.quote(str(sweep.directory))}")
+    say(f"           hpc logs -f {shlex.quote(str(sweep.directory))} {sent[0][0].points[0]}")

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process
+from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process, process_secret
 from hpc.attempt.life import start
 from hpc.config import Settings
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
-from hpc.run.points import Point, Sweep, load_sweep
+from hpc.run.points import Point, Sweep, open_sweep
 from hpc.run.result import Result, read_result, write_result
+from hpc.run.secret import Secret
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
+from hpc.task.outside import warn_of_code_outside
 from hpc.task.target import training_function
 from hpc.task.value import as_json
 from hpc.world import World
@@ -26,14 +28,15 @@ def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
     prepare_process()
     try:
-        sweep = load_sweep(Path(sweep_directory))
-        frozen = sweep.point(point)
+        sweep = open_sweep(Path(sweep_directory))
+        frozen = sweep.named(point)
         settings = frozen.settings
         world = explain_process(settings.runtime.launcher).world
         set_up(world.rank)
         check_world(settings, world, in_job=True)
-        agree = _agree(settings, world)
-        attempt = begin(world, sweep.point_directory(point), agree)
+        secret = process_secret(world, sweep.directory)
+        agree = _agree(settings, world, secret)
+        attempt = begin(world, secret, sweep.directory / point, agree)
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
@@ -59,9 +62,10 @@ def run_here(point: Point) -> None:
     for warning in explanation.warnings:
         warn(warning)
     training_function(settings.experiment.target)  # what cannot be trained is refused before anything is written
-    agree = _agree(settings, world)
+    secret = process_secret(world)
+    agree = _agree(settings, world, secret)
     agreed = agree_on_point(point, agree, world)
-    attempt = begin(world, Path(agreed.settings.run_dir), agree)
+    attempt = begin(world, secret, Path(agreed.settings.run_dir), agree)
     leave(guarded(attempt, lambda: live(agreed, attempt, agree)))
 
 
@@ -77,7 +81,9 @@ def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
         return result.value
     start(attempt, point.settings)
     hydra_config.restore(point.hydra)
-    value = training_function(point.settings.experiment.target)(_as_config(point.config))
+    train = training_function(point.settings.experiment.target)
+    warn_of_code_outside()
+    value = train(_as_config(point.config))
     _end(attempt, value)
     return value
 
@@ -140,13 +146,13 @@ def agree_on_point(point: Point, agree: Agree, world: World) -> Point:
     return Point.of_line(answer["point"])
 
 
-def _agree(settings: Settings, world: World) -> Agree:
+def _agree(settings: Settings, world: World, secret: Secret) -> Agree:
     def agree(key: str, proposal: str) -> str:
         with phase("Importing torch, and connecting to the other ranks"):
             # deferred: it imports torch, and login nodes import this module
             from hpc.connect.process_group import told_by_rank_0
 
-            return told_by_rank_0(world, settings.runtime, key, proposal)
+            return told_by_rank_0(world, secret, settings.runtime, key, proposal)
 
     return agree
 

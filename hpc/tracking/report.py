@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from hpc.run.progress import Teller
 from hpc.tracking.metrics import Metrics, Values
 from hpc.tracking.progress import Progress
 from hpc.tracking.trackers import TrackedRun, Tracker, Trackers
@@ -38,6 +39,7 @@ class Report:
         self.metrics = Metrics(run.directory, run.step, size_bytes, must_be_finite)
         self.latest: Values = {}
         self._progress: Progress | None = None
+        self._teller: Teller | None = None
         self._trackers = Trackers(trackers, run)
         self._work = Work("samples", 1, None)
         self._samples: Callable[[], int] = int
@@ -58,6 +60,7 @@ class Report:
         self._samples, self._work = samples, work
         self._mark = (time.monotonic(), samples())
         self._progress = Progress(total, taken)
+        self._teller = Teller(self.metrics.path.parent, self._first_step + taken, self._first_step + total)
 
     def end(self) -> None:
         """The loop is over: what is said next does not land in its progress bar."""
@@ -83,6 +86,8 @@ class Report:
             usage["mfu"] = utilization
             speed += f"  mfu {utilization:.1%}"
         self._trackers.log({**self.latest, **usage}, step)
+        if self._teller is not None:
+            self._teller.tell(step, per_second * self._work.units_per_sample, self._work.unit, self.latest)
         if self._progress is not None:
             self._progress.show(step - self._first_step, self.latest, speed)
 

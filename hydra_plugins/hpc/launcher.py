@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 SWEEPERS = ("hydra_plugins.hpc.sweeper.HpcSweeper", "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
 
@@ -46,21 +45,19 @@ class HpcLauncher(Launcher):
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
         """
         from hpc.launch.dispatch import submit  # deferred: Hydra imports this module in every app
+        from hpc.say import say  # deferred, as above
+        from hpc.submit.compose import Composer  # deferred, as above
         from hpc.submit.freeze import freeze, run_directory  # deferred, as above
 
         del initial_job_idx  # always 0: see setup
         _check_one_directory(job_overrides)
         directory = run_directory(self.config)
-        composed = (self._compose(list(overrides), number) for number, overrides in enumerate(job_overrides))
-        submit(freeze(directory, composed, job_overrides))
+        composer = Composer(self.hydra_context.config_loader, self.config, directory)
+        sweep = freeze(directory, composer, job_overrides)
+        if self.config.hydra.verbose:
+            say(f"Points composed: {', '.join(f'{count} {way}' for way, count in composer.ways.items())}.")
+        submit(sweep)
         return []
-
-    def _compose(self, overrides: list[str], number: int) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        HydraConfig.instance().set_config(config)  # ${hydra:...} in a point means this point
-        return config
 
 
 def _check_one_directory(job_overrides: Sequence[Sequence[str]]) -> None:

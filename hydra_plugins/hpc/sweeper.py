@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
 
@@ -48,10 +49,21 @@ class HpcSweeper(BasicSweeper):
         overrides = self.parser.parse_overrides([*self._parse_config(), *arguments])
         for override in overrides:
             _check(override)
+        self._check_size(overrides)
         (points,) = self.split_arguments(overrides, None)
         if self.launcher is None:
             raise RuntimeError("Hydra calls setup before sweep.")
         return self.launcher.launch(points, initial_job_idx=0)
+
+    def _check_size(self, overrides: list[Override]) -> None:
+        """Before the product is made: its size is known without it."""
+        from hpc.config import Launch  # deferred: Hydra imports this module in every app
+
+        sizes = {override.get_key_element(): _count(override) for override in overrides}  # the last of a key counts
+        size, limit = math.prod(sizes.values()), OmegaConf.select(self.config, "launch.max_points")
+        if size > (limit if isinstance(limit, int) else Launch.max_points):
+            factors = " × ".join(f"{count:,} of {key}" for key, count in sizes.items() if count > 1)
+            _refuse(f"The sweep must have at most launch.max_points={limit} points, but has {size:,} ({factors}).")
 
 
 def _check(override: Override) -> None:
@@ -59,8 +71,24 @@ def _check(override: Override) -> None:
         return
     if not override.is_discrete_sweep():
         _refuse(f"{override.input_line} must be values, a choice, a range or a glob to be swept, but is an interval.")
-    if not list(override.sweep_iterator()):
+    swept = override.value()
+    if isinstance(swept, RangeSweep) and not swept.step:
+        _refuse(f"{override.input_line} must have a step other than 0 to be swept.")
+    if not _count(override):
         _refuse(f"{override.input_line} must have at least one value to be swept, but has none.")
+
+
+def _count(override: Override) -> int:
+    """How many values an override has; a range is not expanded for it."""
+    if not override.is_sweep_override():
+        return 1
+    swept = override.value()
+    if not isinstance(swept, RangeSweep):
+        return sum(1 for _ in override.sweep_iterator())
+    values = swept.range()
+    if isinstance(values, range):
+        return max(0, -((values.start - values.stop) // values.step))  # len() takes no more than a machine word
+    return max(0, math.ceil((values.stop - values.start) / values.step))
 
 
 def _refuse(text: str) -> None:

@@ -16,11 +16,13 @@ from hpc.attempt.failure import note_failure
 from hpc.attempt.identity import name_of, needs_stamp
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Failed
+from hpc.run.secret import Secret
 from hpc.world import resolve_world
 from tests.conftest import ROOT
 from tests.support.events import told
 
 JOB = {"SLURM_JOB_ID": "42", "SLURM_CLUSTER_NAME": "linux"}
+SECRET = Secret(b"", "nobody")
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0", "RANK": "0", "WORLD_SIZE": "2",
     "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
@@ -42,7 +44,7 @@ def name(environ: Mapping[str, str]) -> str:
 
 
 def attempt(directory: Path, environ: Mapping[str, str], stamp: str = "agreed") -> Attempt:
-    return begin(resolve_world(environ), directory, lambda *_: stamp, dict(environ))
+    return begin(resolve_world(environ), SECRET, directory, lambda *_: stamp, dict(environ))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_a_name_that_comes_again_gets_a_stamp_that_all_ranks_share(tmp_path: Pat
         asked.append(key)
         return f"rank-0s-{len(proposal)}"
 
-    first, second = (begin(resolve_world(TORCHRUN), tmp_path, agree, dict(TORCHRUN)) for _ in range(2))
+    first, second = (begin(resolve_world(TORCHRUN), SECRET, tmp_path, agree, dict(TORCHRUN)) for _ in range(2))
     assert re.fullmatch(r"torchrun\.none-0\.rank-0s-22", first.id)
     assert len(asked) == len({*asked}) == 2  # a key is set once: a fast rank must not read the value of the life before
     assert first.world == second.world
@@ -86,7 +88,7 @@ def test_a_world_of_one_asks_nobody_and_is_new_each_time(tmp_path: Path) -> None
     def nobody(key: str, proposal: str) -> str:
         raise AssertionError(key + proposal)
 
-    names = {begin(resolve_world({}), tmp_path, nobody, {}).id for _ in range(5)}
+    names = {begin(resolve_world({}), SECRET, tmp_path, nobody, {}).id for _ in range(5)}
     assert len(names) == 5
     assert all(re.fullmatch(r"alone-0\.\d{8}-\d{6}-[0-9a-f]{6}", each) for each in names)
 

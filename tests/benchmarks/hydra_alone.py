@@ -1,12 +1,14 @@
 """How long does Hydra itself take for the points of a sweep? The same conf/, nothing of hpc's that does work.
 
-Run as a script: `hydra_alone.py compose OVERRIDE...` composes each point once, and
+Run as a script: `hydra_alone.py compose OVERRIDE...` composes each point once,
 `hydra_alone.py multirun OVERRIDE...` is Hydra's own sweep, with its basic sweeper and launcher, of a task that does
-nothing. The interpreter starts and imports in both, as it does in `run.py`.
+nothing, and `hydra_alone.py array POINTS` composes once and sends one array of so many tasks that do nothing. The
+interpreter starts and imports in all of them, as it does in `run.py`.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from itertools import product
 
@@ -31,6 +33,14 @@ def multirun(overrides: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_nothing)()
 
 
+def array(words: list[str]) -> None:
+    """What no launcher on Hydra can be faster than."""
+    (points,) = words
+    sys.argv[1:] = []
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(_nothing)()
+    subprocess.run(["sbatch", "--hold", f"--array=0-{int(points) - 1}", "--wrap=true"], check=True)
+
+
 def _nothing(config: DictConfig) -> None:
     del config
 
@@ -44,4 +54,4 @@ def _values(override: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    {"compose": compose, "multirun": multirun}[sys.argv[1]](sys.argv[2:])
+    {"compose": compose, "multirun": multirun, "array": array}[sys.argv[1]](sys.argv[2:])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,15 +16,16 @@ from tests.conftest import ROOT, clean_environment
 PACKAGES = ("lightning-fabric", "pytorch-ignite", "idr_torch", "submitit", "accelerate")
 
 
-def install_peers(directory: Path) -> Path:
+def install_peers(directory: Path, packages: Sequence[str] = PACKAGES) -> Path:
     """A virtual environment with the peers and this interpreter's packages; returns its Python."""
     python = directory / "bin" / "python"
     if not python.exists():
         venv.create(directory, with_pip=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(directory), "platbase": str(directory)}))
-    (site / "of_the_project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    ours = [entry for entry in sys.path if entry.endswith("site-packages")]
+    (site / "of_the_project.pth").write_text("\n".join(ours) + "\n")
     pinned = f"torch=={torch.__version__.partition('+')[0]}"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", pinned, *PACKAGES], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", pinned, *packages], check=True)
     return python
 
 

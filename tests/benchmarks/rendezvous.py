@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
+from hpc.run.secret import Secret
 from hpc.world import World
 
+SECRET = Secret(b"the benchmark's", "the benchmark")
 SIZES = (2, 16, 64)
 ROUNDS = 7
 HERE = "127.0.0.1"
@@ -54,7 +56,7 @@ def by_beacon(rank: int, size: int, start: Start) -> object:
     """As in a Slurm step: nobody told an address."""
     from hpc.connect.rendezvous import open_store
 
-    return open_store(World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job), timeout_seconds=120)
+    return open_store(World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job), SECRET, timeout_seconds=120)
 
 
 def by_given(rank: int, size: int, start: Start) -> object:
@@ -63,7 +65,7 @@ def by_given(rank: int, size: int, start: Start) -> object:
 
     master = (HERE, start.port)
     world = World(rank, size, rank, size, 0, 1, (HERE,), "benchmark", start.job, master=master)
-    return open_store(world, timeout_seconds=120)
+    return open_store(world, SECRET, timeout_seconds=120)
 
 
 def by_env(rank: int, size: int, start: Start) -> object:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.run.points import load_sweep
 from tests.config.bad_input import CONFIG
 from tests.conftest import Completed, FakeSlurm, Run, clean_environment, runner
 
@@ -86,7 +87,7 @@ def under_torchrun(project: Path, directory: Path) -> Completed:
 
 
 def points(directory: Path) -> list[dict[str, object]]:
-    return [json.loads(line)["config"] for line in (directory / "points.jsonl").read_text().splitlines()]
+    return [point.config for point in load_sweep(directory).points]
 
 
 def test_each_point_knows_its_own_number(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from torch.distributed import HashStore
 
 from hpc.connect.interface import address_towards, choose_interface, interface_of
+from hpc.connect.sealed import SealedStore
 from hpc.errors import WorldError
 from hpc.world import World
 from tests.conftest import clean_environment
@@ -23,13 +24,14 @@ import os, sys
 from hpc.config import RuntimeOptions
 from hpc.errors import WorldError
 from hpc.connect.process_group import open_process_group, take_place
+from hpc.attempt.attempt import process_secret
 from hpc.world import resolve_world
 from hpc.connect.place import Place
 
 import torch
 
 world = resolve_world(os.environ)
-group = open_process_group(world, RuntimeOptions(device="cpu"), os.environ)
+group = open_process_group(world, process_secret(world), RuntimeOptions(device="cpu"), os.environ)
 threads = torch.get_num_threads()
 cpus = len(os.sched_getaffinity(0))
 try:
@@ -87,7 +89,7 @@ def outside() -> str:
 
 def chosen(worlds: list[World], asked: str | None = None) -> list[str | None]:
     """The interface that gloo is told on each rank; ranks are threads that share a store."""
-    store = HashStore()
+    store = SealedStore(HashStore(), b"")
 
     def choose(world: World) -> str | None:
         environ: dict[str, str] = {}
@@ -135,5 +137,5 @@ def test_an_interface_that_is_not_here_is_refused() -> None:
 
 def test_what_the_user_told_gloo_stays() -> None:
     environ = {"GLOO_SOCKET_IFNAME": "ib0"}
-    choose_interface(environ, world_of(2)[0], HashStore())
+    choose_interface(environ, world_of(2)[0], SealedStore(HashStore(), b""))
     assert environ == {"GLOO_SOCKET_IFNAME": "ib0"}

@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from hpc.connect.process_group import ProcessGroup
+from hpc.connect.sealed import SealedStore
 from hpc.data.batches import EndlessBatches, OnePass
 from hpc.data.loader import PreparedLoader
 from hpc.data.nest import map_leaves, to_device
@@ -51,7 +52,7 @@ class Noise(Numbers):
 
 def prepared(loader: DataLoader[Any], seed: int = 0) -> PreparedLoader:
     world = resolve_world({})
-    group = ProcessGroup(world, torch.device("cpu"), torch.distributed.HashStore(), side=None)
+    group = ProcessGroup(world, torch.device("cpu"), SealedStore(torch.distributed.HashStore(), b""), words=None)
     return PreparedLoader(loader, group, seed, CurrentRows())
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hpc.connect.process_group import ProcessGroup
+from hpc.connect.sealed import SealedStore
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
@@ -20,7 +21,9 @@ from hpc.errors import ConfigurationError
 from hpc.world import resolve_world
 
 DATA = list(range(10))
-ALONE = ProcessGroup(resolve_world({}), torch.device("cpu"), torch.distributed.HashStore(), side=None)
+ALONE = ProcessGroup(
+    resolve_world({}), torch.device("cpu"), SealedStore(torch.distributed.HashStore(), b""), words=None
+)
 
 
 def prepared(**options: Any) -> PreparedLoader:

@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from hpc.connect.process_group import ProcessGroup
+from hpc.connect.sealed import SealedStore
 from hpc.data.batches import EndlessBatches, OnePass
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
@@ -32,7 +33,9 @@ from hpc.errors import ConfigurationError
 from hpc.world import resolve_world
 
 DATA = list(range(20))
-ALONE = ProcessGroup(resolve_world({}), torch.device("cpu"), torch.distributed.HashStore(), side=None)
+ALONE = ProcessGroup(
+    resolve_world({}), torch.device("cpu"), SealedStore(torch.distributed.HashStore(), b""), words=None
+)
 
 
 class Own(Sampler[int]):

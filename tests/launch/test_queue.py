@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc.run.queue import CANCELLED, FAILED, FINISHED, LOST, RUNNING, STOPPED, WAITING, QueueFiles, ask_to_cancel
+from hpc.run.queue import CANCELLED, FAILED, FINISHED, LOST, RUNNING, STOPPED, WAITING, QueueFiles
+from tests.conftest import Run
 from tests.support.local_sweep import LocalSweep, is_alive, wait_for
 
 NewSweep = Callable[..., LocalSweep]
@@ -199,16 +200,22 @@ def test_a_detached_queue_needs_no_terminal_and_is_the_only_one(new_sweep: NewSw
     wait_for(lambda: not is_alive(queue.process.pid), "its process has ended")
 
 
-def test_points_are_cancelled_by_name(new_sweep: NewSweep) -> None:
+def test_points_are_shown_and_cancelled_by_name(new_sweep: NewSweep, run_hpc: Run) -> None:
     sweep = new_sweep()
     sweep.start(3, {"max_parallel": 1})
     sweep.told(0)
-    ask_to_cancel(sweep.directory, ["0", "1"])
+    shown = json.loads(run_hpc("status", str(sweep.directory), "--json").stdout)
+    assert [point["state"] for point in shown["points"]] == ["running", "pending", "pending"]
+    assert "point 0 is here" in run_hpc("logs", str(sweep.directory), "0").stdout
+    cancelled = run_hpc("cancel", str(sweep.directory), "0", "1")
+    assert cancelled.returncode == 0, cancelled.stderr
     sweep.told(2)
     sweep.order(2)
     assert sweep.end()[0] == 75
     assert sweep.states == [CANCELLED, CANCELLED, FINISHED]
     assert not (sweep.trace / "1.1.json").exists()
+    shown = json.loads(run_hpc("status", str(sweep.directory), "--json").stdout)
+    assert [point["state"] for point in shown["points"]] == ["cancelled", "cancelled", "finished"]
     for number, attempt in ((0, 2), (1, 1)):
         sweep.order(number, attempt)
     sweep.start(3, {"max_parallel": 1})

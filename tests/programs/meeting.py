@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 import psutil
-from torch.distributed import Store
 
+from hpc.attempt.attempt import process_secret
 from hpc.connect.rendezvous import open_store
+from hpc.connect.sealed import SealedStore
 from hpc.errors import WorldError
 from hpc.world import World, resolve_world
 
@@ -33,17 +34,17 @@ def main(directory: Path, options: dict[str, object], mode: str = "", number: st
         _linger(world, directory)
     seen: dict[str, object] = {"rank": world.rank, "host": socket.gethostname(), "hosts": world.hosts}
     try:
-        store = open_store(world, **options)  # type: ignore[arg-type]
-        seen |= {"greetings": _greet(store, world), "peers": _peers()}
+        store = open_store(world, process_secret(world), **options)  # type: ignore[arg-type]
+        seen |= {"greetings": _greet(store, world), "peers": _peers(), "listens": _listens()}
         _leave_together(store, world)
     except WorldError as error:
         seen["error"] = str(error)
     (directory / f"{world.job}.{world.attempt}.{world.rank}.json").write_text(json.dumps(seen))
 
 
-def _greet(store: Store, world: World) -> list[str]:
+def _greet(store: SealedStore, world: World) -> list[str]:
     store.set(f"greeting/{world.rank}", f"{world.job} {world.attempt} {world.rank}")
-    return [store.get(f"greeting/{rank}").decode() for rank in range(world.world_size)]
+    return [store.get(f"greeting/{rank}") for rank in range(world.world_size)]
 
 
 def _peers() -> list[str]:
@@ -52,9 +53,16 @@ def _peers() -> list[str]:
     return sorted({connection.raddr.ip.removeprefix("::ffff:") for connection in connections if connection.raddr})
 
 
-def _leave_together(store: Store, world: World) -> None:
-    store.add("done", 1)
-    while world.rank == 0 and store.add("done", 0) < world.world_size:
+def _listens() -> list[str]:
+    """The addresses at which this process listens."""
+    connections = [connection for connection in psutil.net_connections("tcp") if connection.pid == os.getpid()]
+    listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
+    return sorted({address.ip for address in listening if address})
+
+
+def _leave_together(store: SealedStore, world: World) -> None:
+    store.count("done", 1)
+    while world.rank == 0 and store.count("done", 0) < world.world_size:
         time.sleep(0.05)
 
 
@@ -69,7 +77,7 @@ def _linger(world: World, directory: Path) -> None:
         for stream in (0, 1, 2):  # slurmstepd waits for the end of its tasks' output
             os.dup2(nothing, stream)
         (directory / "lingering").write_text(str(os.getpid()))
-        open_store(world, timeout_seconds=600)
+        open_store(world, process_secret(world), timeout_seconds=600)
     time.sleep(600)
 
 

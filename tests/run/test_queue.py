@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hpc.launch.record import claim
+from hpc.run.processes import this_process
 from hpc.run.queue import (
     CANCELLED,
     FAILED,
@@ -18,7 +19,6 @@ from hpc.run.queue import (
     RUNNING,
     STOPPED,
     WAITING,
-    Process,
     QueueFiles,
     ask_to_cancel,
     read_queue,
@@ -66,7 +66,7 @@ def test_the_record_is_what_its_queue_told(tmp_path: Path) -> None:
     assert queue.is_running
     assert [point.state for point in queue.points.values()] == [RUNNING, WAITING, WAITING]
     point = queue.points["0"]
-    assert (point.attempt, point.job, point.gpus, point.process) == (1, "job", ("GPU-a",), Process.of(os.getpid()))
+    assert (point.attempt, point.job, point.gpus, point.process) == (1, "job", ("GPU-a",), this_process(os.getpid()))
     record.ended("0", 1, 75, WAITING)
     record.started("1", 1, "other", os.getpid(), [])
     record.ended("1", 1, 0, FINISHED)
@@ -103,10 +103,3 @@ def test_a_torn_line_does_not_swallow_the_next_one(tmp_path: Path) -> None:
     record.opened(["0"])
     os.close(record.descriptor)
     assert states(tmp_path) == [WAITING, STOPPED, STOPPED]
-
-
-def test_a_process_is_told_from_a_later_one() -> None:
-    here = Process.of(os.getpid())
-    assert here.is_alive
-    assert Process(here.host, here.pid, here.started - 60).is_alive is False
-    assert Process("elsewhere", here.pid, here.started).is_alive is None

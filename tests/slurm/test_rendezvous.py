@@ -185,11 +185,12 @@ import os, sys, pathlib
 import torch
 from hpc.config import RuntimeOptions
 from hpc.connect.process_group import open_process_group
+from hpc.attempt.attempt import process_secret
 from hpc.world import resolve_world
 
 world = resolve_world(os.environ)
 options = RuntimeOptions(device="cpu", rendezvous_timeout_seconds=60, interface=sys.argv[2] or None)
-group = open_process_group(world, options, os.environ)
+group = open_process_group(world, process_secret(world), options, os.environ)
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 for step in range(2):
@@ -232,9 +233,11 @@ ALONE = """
 import os
 from hpc.config import RuntimeOptions
 from hpc.connect.process_group import open_process_group
+from hpc.attempt.attempt import process_secret
 from hpc.world import resolve_world
 
-open_process_group(resolve_world(os.environ), RuntimeOptions(device="cpu"), os.environ)
+world = resolve_world(os.environ)
+open_process_group(world, process_secret(world), RuntimeOptions(device="cpu"), os.environ)
 """
 
 

@@ -17,6 +17,7 @@ from hpc import Runtime
 from hpc.checkpoint.state import TrainingState
 from hpc.config import StrategyOptions, settings_of
 from hpc.connect.process_group import ProcessGroup
+from hpc.connect.sealed import SealedStore
 from hpc.errors import ConfigurationError
 from hpc.strategy import STRATEGIES, Context, choose
 from hpc.strategy.blocks import find_blocks
@@ -111,7 +112,7 @@ def test_a_torch_whose_fsdp_has_no_cpus_is_named(monkeypatch: pytest.MonkeyPatch
 def four_ranks(options: StrategyOptions) -> Context:
     """What a strategy is made from on the first of four ranks, which never meet."""
     world = World(0, 4, 0, 4, 0, 1, ("here",), "torchrun", "job")
-    group = ProcessGroup(world, CPU, torch.distributed.HashStore(), side=None)
+    group = ProcessGroup(world, CPU, SealedStore(torch.distributed.HashStore(), b""), words=None)
     state = TrainingState(models=[], optimizers=[], others={})
     return Context(options, group, Precision("fp32", CPU), Window(1), state, deterministic=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc.run.points import load_sweep
 from tests.conftest import Completed, FakeSlurm, Run
 
 SENTENCE = re.compile(r"hpc: [A-Za-z`/].+\.\n")
@@ -56,12 +56,11 @@ def test_a_sweep_is_one_array(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path
     assert done.returncode == 0, done.stderr
     (script,) = fake_slurm.scripts
     assert "#SBATCH --array=0-5%6\n" in script
-    lines = (tmp_path / "out" / "points.jsonl").read_text().splitlines()
-    points = [json.loads(line) for line in lines]
-    assert [(p["config"]["optimizer"]["lr"], p["config"]["seed"]) for p in points] == [
+    points = load_sweep(tmp_path / "out").points
+    assert [(p.config["optimizer"]["lr"], p.config["seed"]) for p in points] == [
         (lr, seed) for lr in (1e-3, 3e-4) for seed in (0, 1, 2)
     ]
-    assert [p["config"]["run_dir"] for p in points] == [str(tmp_path / "out" / str(n)) for n in range(6)]
+    assert [p.config["run_dir"] for p in points] == [str(tmp_path / "out" / str(n)) for n in range(6)]
 
 
 def test_points_with_different_resources_become_one_array_each(run_py: Run, fake_slurm: FakeSlurm) -> None:
@@ -101,14 +100,18 @@ def test_the_printed_script_is_the_sent_script(
     assert fake_slurm.scripts == [printed.stdout]
 
 
-def test_the_payload_is_a_callable_and_two_strings(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
-    run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
-    from submitit.core.utils import DelayedSubmission
-
-    (pickle,) = (tmp_path / "out" / "submitit").glob("*.pkl")
-    payload = DelayedSubmission.load(pickle)
-    assert (payload.function.__module__, payload.function.__qualname__) == ("hpc.submit.payload", "run_point")
-    assert payload.args == (str(tmp_path / "out"), "0")
+def test_a_job_is_told_two_strings_and_no_pickle(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    """What the script starts, run by a shell in which srun and hpc only repeat what they are told."""
+    run_py("-m", "hardware=8xA100", "run_dir='a $dir'", "seed=range(3)", environ=fake_slurm.environ)
+    (script,) = fake_slurm.scripts
+    shell = script.replace(sys.executable, "echo", 1).replace("-u -m hpc.submit.payload", "TOLD", 1)
+    assert shell != script
+    srun = fake_slurm.directory / "bin" / "srun"
+    srun.write_text('#!/bin/sh\nwhile [ "$1" != TOLD ]; do shift; done\nprintf "%s\\n" "$@"\n')
+    environ = {**fake_slurm.environ, "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "9"}
+    done = subprocess.run(["bash", "-c", shell], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["TOLD", str(tmp_path / "a $dir"), "2"]
+    assert list(tmp_path.glob("a $dir/**/*.pkl")) == []
 
 
 def test_the_environment_of_an_enclosing_job_does_not_leak(run_py: Run, fake_slurm: FakeSlurm) -> None:

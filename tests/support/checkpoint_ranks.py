@@ -23,6 +23,7 @@ from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import CheckpointStore
 from hpc.connect.process_group import ProcessGroup
+from hpc.connect.sealed import SealedStore, SealedWords
 from hpc.errors import DriftError
 from hpc.world import World
 
@@ -53,8 +54,9 @@ def _rank(rank: int, size: int, program: Callable[[ProcessGroup], None], meeting
         store = distributed.FileStore(str(meeting), size)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         world = World(rank, size, rank, size, 0, 1, ("here",), "test", "0")
-        side = distributed.new_group(backend="gloo")
-        program(ProcessGroup(world, torch.device("cpu"), store, side if size > 1 else None))
+        words = SealedWords(distributed.new_group(backend="gloo"), b"known to all", "side")
+        sealed = SealedStore(store, b"known to all")
+        program(ProcessGroup(world, torch.device("cpu"), sealed, words if size > 1 else None))
         distributed.barrier()
     except BaseException:  # the exit status is all that the parent sees
         traceback.print_exc()

@@ -15,6 +15,7 @@ import psutil
 
 from hpc.files import replace_text
 from hpc.run.points import Point, Sweep
+from hpc.run.processes import is_running
 from hpc.run.queue import LocalQueue, read_queue
 from tests.conftest import clean_environment
 
@@ -60,7 +61,7 @@ class LocalSweep:
 
     def start(self, points: int = 1, launch: Mapping[str, Any] | None = None, **config: Any) -> subprocess.Popen[str]:
         """The command that submits these points."""
-        sections = {"launch": dict(launch or {}), "trace": str(self.trace), **config}
+        sections = {"launch": {"snapshot": False, **(launch or {})}, "trace": str(self.trace), **config}
         order = {"directory": str(self.directory), "points": points, "config": sections}
         self.trace.mkdir(exist_ok=True)
         process = subprocess.Popen(
@@ -108,7 +109,7 @@ class LocalSweep:
             process.communicate()
         queue = read_queue(self.directory)
         for each in (queue.process, *(point.process for point in queue.points.values())) if queue else ():
-            if each is not None and each.is_alive:
+            if each is not None and is_running(each):
                 psutil.Process(each.pid).kill()
 
 

@@ -10,9 +10,11 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from hpc.errors import WorldError
+from hpc.run.secret import Secret
 from hpc.world import World
 
 LONGEST_SECONDS = 120
+SECRET = Secret(b"of these ranks alone", "the test")
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,15 @@ def world_of(size: int, hosts: tuple[str, ...] = ("127.0.0.1",), **fields: Any) 
     return [replace(world, **fields) for world in worlds]
 
 
-def start_ranks(worlds: Sequence[World], **options: Any) -> list[Outcome]:
-    """Run these ranks at once, one process each; the outcomes are in the order of the worlds."""
+def start_ranks(worlds: Sequence[World], secrets: Sequence[Secret] = (), **options: Any) -> list[Outcome]:
+    """Run these ranks at once, one process each, with one secret or each with its own; outcomes in their order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hpc.connect.rendezvous"])
     barrier = context.Barrier(len(worlds))
     connections, processes = [], []
-    for world in worlds:
+    for world, secret in zip(worlds, secrets or [SECRET] * len(worlds), strict=True):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(world, options, barrier, theirs))
+        process = context.Process(target=_rank, args=(world, secret, options, barrier, theirs))
         process.start()
         theirs.close()
         connections.append(ours)
@@ -56,14 +58,14 @@ def start_ranks(worlds: Sequence[World], **options: Any) -> list[Outcome]:
     return [outcome or Outcome(-1, error="said nothing") for outcome in outcomes]
 
 
-def _rank(world: World, options: dict[str, Any], barrier: Barrier, connection: Any) -> None:
+def _rank(world: World, secret: Secret, options: dict[str, Any], barrier: Barrier, connection: Any) -> None:
     from hpc.connect.rendezvous import open_store  # the parent must not need torch
 
     barrier.wait(LONGEST_SECONDS)
     try:
-        store = open_store(world, **{"timeout_seconds": 60, **options})
+        store = open_store(world, secret, **{"timeout_seconds": 60, **options})
         store.set(f"greeting/{world.rank}", f"{world.job} {world.attempt} {world.rank}")
-        greetings = tuple(store.get(f"greeting/{rank}").decode() for rank in range(world.world_size))
+        greetings = tuple(store.get(f"greeting/{rank}") for rank in range(world.world_size))
         connection.send(Outcome(world.rank, greetings))
     except WorldError as error:
         connection.send(Outcome(world.rank, error=str(error)))

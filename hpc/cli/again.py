@@ -1,0 +1,37 @@
+"""How do `hpc resume` and `hpc retry` submit the points that they have chosen?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+from hpc.cli.sweeps import check_slurm_answers
+from hpc.status.sweep import PointStatus, SweepStatus
+
+
+def submit_again(status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], quiet: bool) -> None:
+    """Submit them; nothing where there are none.
+
+    Args:
+        status: Their sweep, as it was a moment ago.
+        points: None of them is in the queue.
+        changes: Settings to change before, as hardware.memory_gb=64.
+        quiet: Whether standard output belongs to a JSON object.
+
+    Raises:
+        ConfigurationError: Slurm does not answer, a change is not valid, or the points cannot be submitted.
+    """
+    if not points:
+        return
+    check_slurm_answers(status)
+    # deferred: submitit and omegaconf take longer to import than the other verbs to run
+    from hpc.launch import dispatch
+    from hpc.run.points import load_sweep  # deferred, as above
+    from hpc.submit.again import changed  # deferred, as above
+
+    sweep, names = load_sweep(status.directory), {point.name for point in points}
+    if changes:
+        sweep = changed(sweep, names, changes)
+    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+        dispatch.submit_again(sweep, names, bool(changes))

@@ -1,0 +1,28 @@
+"""`hpc resume`: submit what stopped, was lost or cancelled, or was never submitted."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from hpc.cli.again import submit_again
+from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
+from hpc.status.standing import CANCELLED, LOST, STOPPED, UNSUBMITTED
+
+CONTINUED = (STOPPED, LOST, CANCELLED, UNSUBMITTED)
+
+
+@click.command("resume")
+@words_argument
+@json_option
+@answering
+def resume_command(words: tuple[str, ...], as_json: bool) -> None:
+    """Continue what has stopped, was lost or cancelled, and submit what never was. A failed point needs `hpc retry`."""
+    status, points = look_at(words)
+    wanted = [point for point in points if point.state in CONTINUED]
+    if not wanted and not as_json:
+        click.echo(f"Nothing of {names(points)} waits to be continued in {status.directory}.")
+    submit_again(status, wanted, (), quiet=as_json)
+    if as_json:
+        click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in wanted]}))

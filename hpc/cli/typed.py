@@ -1,0 +1,24 @@
+"""`hpc run` and `hpc script`: the same command lines as `python run.py`, which Hydra reads."""
+
+from __future__ import annotations
+
+import click
+
+from hpc.cli import run
+
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.command("run", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_command(arguments: tuple[str, ...]) -> None:
+    """Train here, or with -m submit: the same as `python run.py`."""
+    run.main(list(arguments))
+
+
+@click.command("script", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def script_command(arguments: tuple[str, ...]) -> None:
+    """Print what `-m` with the same arguments would send, byte for byte, and send nothing."""
+    asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    run.main(["-m", *asked, "launch.dry_run=true"])

@@ -1,0 +1,189 @@
+"""Where does the code of a submission lie in its sweep's directory, and what is known of it?
+
+    code-1f2e3d4c5b6a7980.zip    the files, in one: sites count inodes. The same code is the same file (a hard link)
+    code.jsonl                   a line for each submission: which archive, commit, differences, installed versions
+    files/                       what settings name, such as strategy.deepspeed_config
+
+A job has the archive's digest in its own script, and refuses another one: see `hpc.run.enter`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import sys
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import LoadError
+from hpc.files import flush_directory, replace_text
+from hpc.run.enter import ENTER, MANIFEST
+
+CODE_FILE = "code.jsonl"
+FILES = "files"
+
+
+@dataclass(frozen=True)
+class Code:
+    """What one submission runs.
+
+    Args:
+        record: The line about it.
+        tree: Hash of the names, modes and contents; "" where everything was installed, and nothing was copied.
+        digest: SHA-256 of the archive.
+        data: The archive, where it was made or read just now.
+        twin: A file that holds the same bytes, where one is known.
+        files: Below files/: what settings name.
+        note: Where to note the archive for the next submission of the same projects; it may be missing at any time.
+    """
+
+    record: Mapping[str, Any]
+    tree: str = ""
+    digest: str = ""
+    data: bytes = field(default=b"", repr=False, compare=False)
+    twin: Path | None = field(default=None, repr=False, compare=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    note: Path | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The archive's, in the sweep's directory."""
+        return f"code-{self.tree[:16]}.zip"
+
+    def write(self, directory: Path, made: list[Path]) -> None:
+        """Put everything into the sweep's directory; what is there already stays.
+
+        Args:
+            directory: Must exist.
+            made: Gets what was not there before.
+
+        Raises:
+            OSError: The file system says no.
+        """
+        if self.tree and not _holds(directory / self.name, self.digest):
+            self._write_archive(directory / self.name, made)
+        if self.files:
+            _make(directory / FILES, made)
+        for name, content in self.files.items():
+            if not (directory / FILES / name).exists():
+                _create(directory / FILES / name, content, made)
+        self._tell(directory / CODE_FILE, made)
+        flush_directory(directory)
+        with suppress(OSError):  # a cache that cannot be written is no cache
+            self._remember(directory / self.name)
+
+    def _remember(self, archive: Path) -> None:
+        if self.note is not None:
+            self.note.parent.mkdir(0o700, parents=True, exist_ok=True)
+            text = json.dumps({"tree": self.tree, "digest": self.digest, "archive": str(archive)})
+            replace_text(self.note, text)
+
+    def _write_archive(self, path: Path, made: list[Path]) -> None:
+        path.unlink(missing_ok=True)
+        try:
+            if self.twin is None:
+                raise FileNotFoundError
+            os.link(self.twin, path, follow_symlinks=False)
+            made.append(path)
+        except OSError:  # it is gone, or on another file system
+            _create(path, self.data, made)
+
+    def _tell(self, path: Path, made: list[Path]) -> None:
+        is_new = not os.path.lexists(path)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        made.extend([path] if is_new else [])
+        with os.fdopen(descriptor, "ab") as file:
+            file.write((json.dumps({"tree": self.tree, "digest": self.digest, **self.record}) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def submitted(directory: Path) -> list[Code]:
+    """What the sweep's submissions ran, oldest first; none where nothing was recorded.
+
+    Raises:
+        LoadError: The file cannot be read, or is damaged.
+    """
+    path = directory / CODE_FILE
+    try:
+        lines = path.read_text().splitlines() if os.path.lexists(path) else []
+        return [_code(json.loads(line)) for line in lines]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LoadError(f"{path} is damaged ({error}): restore it.") from error
+
+
+def newest_code(directory: Path) -> Code | None:
+    """What the newest submission runs; None where nothing was recorded.
+
+    Raises:
+        LoadError: The file cannot be read, or is damaged.
+    """
+    return next(reversed(submitted(directory)), None)
+
+
+def read_code(directory: Path, code: Code) -> dict[str, bytes]:
+    """The files of an archive by their paths; a link holds where it leads to.
+
+    Raises:
+        LoadError: The archive is gone, or damaged.
+    """
+    path = directory / code.name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(
+            f"{path} must hold the code that was submitted, but cannot be read: {error.strerror}."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != code.digest:
+        raise LoadError(f"{path} must hold the code that was submitted, but has changed since.")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name not in (MANIFEST, ENTER)}
+
+
+def entered() -> tuple[Path, str] | None:
+    """The archive that this process runs from, and its digest, as its own command line names them; else None."""
+    words = sys.orig_argv
+    position = words.index("-c") if "-c" in words else len(words)
+    found = words[position + 2 : position + 4]
+    if len(found) < 2 or not Path(found[0]).name.startswith("code-") or not found[0].endswith(".zip"):
+        return None
+    return Path(found[0]), found[1]
+
+
+def _code(line: dict[str, Any]) -> Code:
+    tree, digest = str(line.pop("tree")), str(line.pop("digest"))
+    return Code(line, tree, digest)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    try:
+        is_file = stat.S_ISREG(path.lstat().st_mode)
+        return is_file and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    try:
+        directory.mkdir(0o700)
+        made.append(directory)
+    except FileExistsError:
+        pass
+
+
+def _create(path: Path, content: bytes, made: list[Path]) -> None:
+    """A file that was not there, for its owner alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    made.append(path)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,163 @@
+"""Which job holds which point? `submissions.jsonl` in a sweep's directory says it, a line for each sbatch call.
+
+A second kind of line says which jobs were cancelled. The file is only ever added to, so a point's newest line counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc.errors import LoadError
+from hpc.files import append_text
+from hpc.run.journal import read_journal
+from hpc.run.lives import lives
+
+SUBMISSIONS_FILE = "submissions.jsonl"
+SLURM, LOCAL = "slurm", "local"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine, told from a later one with the same id by when it was started.
+
+    Args:
+        host: Where it runs.
+        pid: Its process id.
+        started: When, in seconds since the epoch, as psutil says it.
+    """
+
+    host: str
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One call of sbatch, or one start on this machine.
+
+    Args:
+        job: What squeue calls the job or the array; on this machine, what submitit calls it.
+        points: Names of the points, in the order of the array's indices.
+        time: When, in seconds since the epoch.
+        scheduler: slurm or local.
+        clusters: Other clusters than this one, as --clusters names them.
+        is_array: Whether the points are tasks of an array.
+        process: What starts the ranks, where this machine does.
+        after: By point: the newest attempt it had before.
+    """
+
+    job: str
+    points: tuple[str, ...]
+    time: float
+    scheduler: str = SLURM
+    clusters: str | None = None
+    is_array: bool = False
+    process: Process | None = None
+    after: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What holds one point.
+
+    Args:
+        id: `105_1`, or `105` where it is no array.
+        submission: The call that sent it.
+        is_cancelled: Whether `hpc cancel` has ended it.
+        after: The newest attempt that the point had before; "" where it had none.
+        local: Its state in the queue of a machine, see `hpc.run.queue`; "" where it is in none.
+    """
+
+    id: str
+    submission: Submission
+    is_cancelled: bool = False
+    after: str = ""
+    local: str = ""
+
+
+def record_submission(directory: Path, submission: Submission) -> None:
+    """Add a submission to a sweep's list.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    append_text(directory / SUBMISSIONS_FILE, json.dumps({"event": "submitted", **asdict(submission)}) + "\n")
+
+
+def record_cancelled(directory: Path, jobs: Sequence[str]) -> None:
+    """Note that these jobs were cancelled, each as `Job.id` has it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    append_text(directory / SUBMISSIONS_FILE, json.dumps({"event": "cancelled", "jobs": list(jobs)}) + "\n")
+
+
+def newest_attempts(directory: Path, points: Iterable[str]) -> dict[str, str]:
+    """By point: the newest attempt that it had; a point that had none, or whose journal cannot be read, is left out."""
+    found: dict[str, str] = {}
+    for point in points:
+        if not (directory / point).is_dir():
+            continue
+        with suppress(LoadError):
+            past = lives(read_journal(directory / point))
+            found |= {point: past[-1].attempt} if past else {}
+    return found
+
+
+def newest_jobs(directory: Path) -> dict[str, Job]:
+    """The job of every point that was submitted; none where nothing was recorded.
+
+    A line that was cut short is passed over.
+
+    Raises:
+        OSError: The file is there and cannot be read.
+    """
+    return {point: job for job_point in _told(directory) for point, job in job_point.items()}
+
+
+def _told(directory: Path) -> Iterator[dict[str, Job]]:
+    """What each line says about points, oldest first."""
+    found: dict[str, tuple[str, Job]] = {}
+    for line in _lines(directory / SUBMISSIONS_FILE):
+        if line.get("event") == "cancelled":
+            ended = [found[job] for job in line.get("jobs", ()) if job in found]
+            yield {point: Job(job.id, job.submission, True, job.after) for point, job in ended}
+            continue
+        jobs = list(_jobs(line))
+        found.update({job.id: (point, job) for point, job in jobs})
+        yield dict(jobs)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            yield line
+
+
+def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:
+    try:
+        known = {name: value for name, value in line.items() if name in Submission.__dataclass_fields__}
+        process = Process(**line["process"]) if line.get("process") else None
+        submission = Submission(**{**known, "points": tuple(line["points"]), "process": process})
+        return [
+            (point, Job(_id(submission, number), submission, False, submission.after.get(point, "")))
+            for number, point in enumerate(submission.points)
+        ]
+    except (TypeError, KeyError, AttributeError):
+        return []
+
+
+def _id(submission: Submission, number: int) -> str:
+    return f"{submission.job}_{number}" if submission.is_array else submission.job

@@ -1,0 +1,99 @@
+"""Sends some points of a sweep that exists already once more, perhaps with more memory or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpc.config import sentence
+from hpc.errors import ConfigurationError
+from hpc.run.points import Point, Sweep
+from hpc.submit.environment import user_environment
+from hpc.submit.fit import check_fits
+from hpc.submit.options import check_options
+from hpc.submit.send import announce, note, plans_for_slurm, sbatch
+
+CHANGEABLE = ("hardware", "cluster", "launch")
+"""How much, where and how it is sent; what else changes makes another run."""
+
+
+def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Point], str], is_changed: bool) -> None:
+    """One sbatch call for each group of these points that asks for the same.
+
+    Args:
+        sweep: As it is to be.
+        names: Of the points. None of them may be in the queue.
+        scheduler_of: Whether a point goes to slurm; the others are not sent.
+        is_changed: Whether the sweep on disk is another, which is replaced once all plans are known to fit.
+
+    Raises:
+        SubmissionError: A plan cannot start, or sbatch refused it; those before it are sent, and are announced.
+    """
+    plans = plans_for_slurm(part_of(sweep, names), scheduler_of)
+    for plan in plans:
+        check_fits(plan, user_environment())
+    if is_changed:
+        sweep.write_or_continue()
+    sent = []
+    try:
+        for plan in plans:
+            sent.append((plan, sbatch(plan)))
+            note(*sent[-1])
+    finally:
+        if sent:
+            announce(sweep, sent)
+
+
+def part_of(sweep: Sweep, names: Collection[str]) -> Sweep:
+    """The sweep with these points only, in their order."""
+    return Sweep(sweep.directory, tuple(point for point in sweep.points if point.name in names))
+
+
+def changed(sweep: Sweep, names: Collection[str], changes: Sequence[str]) -> Sweep:
+    """The sweep with some settings of some points changed. Nothing is written: see `Sweep.write_or_continue`.
+
+    Args:
+        sweep: As it was frozen.
+        names: Of the points.
+        changes: As hardware.memory_gb=64.
+
+    Raises:
+        ConfigurationError: A change is none, is of another section, or is not valid.
+    """
+    pairs = [_checked(change) for change in changes]
+    points = (_changed(point, pairs) if point.name in names else point for point in sweep.points)
+    return Sweep(sweep.directory, tuple(points))
+
+
+def _checked(change: str) -> tuple[str, str]:
+    key, equals, value = change.partition("=")
+    section, _, rest = key.partition(".")
+    if not equals or not rest or section not in CHANGEABLE:
+        raise ConfigurationError(
+            f"--set must be a setting of {', '.join(CHANGEABLE)}, as hardware.memory_gb=64, but is {change}."
+        )
+    return key, value
+
+
+def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
+    """Checked as when it was frozen. The overrides tell of the change, so that it is seen."""
+    config = OmegaConf.create(point.config)
+    try:
+        for key, value in pairs:
+            OmegaConf.update(config, key, _parsed(f"{key}={value}", key), force_add=True)
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(sentence(error)) from error
+    keys = {key for key, _ in pairs}
+    kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
+    new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
+    check_options(new.settings.cluster)
+    return new
+
+
+def _parsed(text: str, key: str) -> Any:
+    return OmegaConf.select(OmegaConf.from_dotlist([text]), key)

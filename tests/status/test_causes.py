@@ -1,0 +1,86 @@
+"""Why a point waits or failed, where only Slurm or the end of a log can tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc.run.events import Failed
+from hpc.slurm.queue import QueuedJob
+from hpc.slurm.reasons import REASONS, explained
+from hpc.slurm.states import ENDED, WAITING, state_word
+from hpc.status.causes import KINDS, cause_of, cause_of_end
+from tests.conftest import FakeSlurm
+from tests.support.sweeps import BEGAN, Made, hpc, told_by
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "higher priority"),
+        ("(Resources)", "nodes to become free"),
+        ("QOSMaxCpuPerUserLimit", "one user of this QOS"),
+        ("QOSMaxGRESPerUser", "one user of this QOS"),
+        ("AssocGrpCPUMinutesLimit", "used up its hours"),
+        ("AssocGrpGRES", "your account uses as much"),
+        ("ReqNodeNotAvail, UnavailableNodes:node[1-4]", "down, drained or reserved"),
+        ("Nodes required for job are DOWN, DRAINED or reserved", "drained"),
+        ("launch_failed_requeued_held", "scontrol release"),
+        ("SomethingOfNextYear", ""),
+    ],
+)
+def test_reasons_are_explained_and_new_ones_are_not_guessed(reason: str, words: str) -> None:
+    assert words.lower() in explained(reason).lower()
+    assert bool(words) == bool(explained(reason))
+
+
+def test_every_explanation_is_a_sentence() -> None:
+    assert [text for text in REASONS.values() if not text[0].isupper() or not text.endswith(".")] == []
+
+
+def test_states_of_slurm_are_either_waiting_or_ended() -> None:
+    assert WAITING.isdisjoint(ENDED)
+    assert [state_word(text) for text in ("CANCELLED by 1000", "RUNNING+COMPLETING", "pending")] == [
+        *("CANCELLED", "RUNNING", "PENDING"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "oom"),
+        (1, "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "oom"),
+        (1, "KeyError: 'oom'", "crash"),
+        (78, "hardware.nodes must be at least 1, but is 0.", "configuration"),
+        (79, "loss must stay finite, but is nan at step 3", "diverged"),
+        (76, "", "no_progress"),
+    ],
+)
+def test_a_failure_has_a_kind(code: int, reason: str, kind: str) -> None:
+    cause = cause_of(Failed(0, code, reason))
+    assert (cause.kind, bool(cause.text)) == (kind, True)
+    assert kind in KINDS
+
+
+def test_the_state_that_slurm_remembers_comes_before_the_log() -> None:
+    killed = "slurmstepd: error: Detected 1 oom_kill event in StepId=4.0. Some of the step tasks have been OOM Killed."
+    late = "slurmstepd: error: *** STEP 4.0 ON node1 CANCELLED AT 2026-11-25T10:00:00 DUE TO TIME LIMIT ***"
+    found = [
+        cause_of_end(QueuedJob("4", "NODE_FAIL"), killed),
+        cause_of_end(QueuedJob("4", "FAILED"), killed),
+        cause_of_end(QueuedJob("4", "FAILED"), ""),
+        cause_of_end(None, late),
+    ]
+    assert [None if cause is None else cause.kind for cause in found] == ["node_fail", "oom", "crash", "time_limit"]
+    assert cause_of_end(None, "Finished.") is None
+
+
+def test_a_rank_that_missed_a_killed_one_is_not_the_cause(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    made = Made(tmp_path / "sweep", fake_slurm).write(1)
+    made.tell(0, BEGAN, Failed(1, 1, "RuntimeError: Connection closed by peer"))
+    log = made.directory / "submitit" / "100_0_0_log.out"
+    log.parent.mkdir()
+    log.write_text("step 3\nslurmstepd: error: Detected 1 oom_kill event in StepId=100.0.\n")
+    (point,) = told_by(hpc(fake_slurm, "status", made.directory, "--json"))["points"]
+    assert (point["state"], point["cause"]["kind"]) == ("failed", "oom")
