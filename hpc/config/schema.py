@@ -171,6 +171,8 @@ class Launch:
     """Print what would be sent, and send nothing."""
     detach: bool = False
     """On this machine: return at once, and let a process without a terminal run the points. Slurm always does so."""
+    wait: bool = False
+    """Wait until every point has ended, as sweepers must that choose points by the values of others (Optuna)."""
     max_parallel: int | None = field(default=None, metadata=at_least(1))
     """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
     machine as many as its CPUs, memory and GPUs suffice for."""
