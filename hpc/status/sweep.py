@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpc.errors import LoadError, SlurmError
 from hpc.run.points import open_sweep
+from hpc.run.queue import STOPPED, read_queue
 from hpc.run.submissions import LOCAL, Job, Submission, newest_jobs
 from hpc.slurm.queue import QueuedJob, queued_jobs
 from hpc.status.overrides import differing_keys, values_of
@@ -100,9 +101,14 @@ def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
 def _jobs(directory: Path, names: Sequence[str]) -> dict[str, Job]:
     """The jobs that were recorded, or the one that a batch script of the user's own has run the only point in."""
     try:
-        jobs = newest_jobs(directory)
+        jobs = {**newest_jobs(directory)}
+        queue = read_queue(directory)
     except OSError as error:
         raise LoadError(f"{error.filename} must be readable, but is not: {error.strerror}.") from error
+    for point in queue.points.values() if queue is not None else ():
+        is_known = point.attempt or point.state != STOPPED
+        if is_known and (point.name not in jobs or jobs[point.name].submission.time <= point.time):
+            jobs[point.name] = point.held
     if not jobs and len(names) == 1:
         name = names[0]
         past = past_of(str(directory / name))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from hpc.config import Cluster, Hardware
+from hpc.config import Cluster, Hardware, Settings
 from hpc.run.code import Code
 from hpc.run.points import Point, Sweep
 
@@ -63,11 +63,16 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             hardware=first.settings.hardware,
             cluster=first.settings.cluster,
             scheduler=scheduler,
-            parallel_points=max(1, first.settings.cluster.max_parallel_points // len(chunks)),
+            parallel_points=max(1, _most_at_once(first.settings) // len(chunks)),
             code=sweep.code,
         )
         for first, scheduler, chunk in chunks
     ]
+
+
+def _most_at_once(settings: Settings) -> int:
+    site = settings.cluster.max_parallel_points
+    return min(site, settings.launch.max_parallel or site)
 
 
 def _by_resources(
