@@ -16,9 +16,10 @@ from hpc.run.points import Point, Sweep, remove_made
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
 from hpc.say import say
 from hpc.slurm import client
+from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import scrubbed_process, user_environment
-from hpc.submit.fit import asked_clusters, check_fits
-from hpc.submit.plan import Plan, make_plans
+from hpc.submit.fit import check_fits
+from hpc.submit.plan import Plan, asked_clusters, make_plans
 from hpc.submit.script import options, script, send_script
 
 
@@ -48,6 +49,7 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
+    agree_to_cost(plans, sweep.points[0].settings.launch)
     made = [*sweep.write(), sweep.directory / SUBMISSIONS_FILE]
     logs = plans[0].log_directory
     before = set(logs.iterdir()) if logs.is_dir() else None
