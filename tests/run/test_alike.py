@@ -100,25 +100,6 @@ def test_sweeps_of_the_first_format_are_read(tmp_path: Path) -> None:
     assert open_sweep(tmp_path).named("2") == sweep.points[2]
 
 
-@pytest.mark.parametrize("secret", ["same-secret", "secret-{n}"])
-def test_secrets_are_in_no_line(tmp_path: Path, secret: str) -> None:
-    """Neither where all points have the same, nor where it is swept over; nor what repeats one."""
-    points = tuple(
-        Point(
-            str(n),
-            (f"seed={n}", f"api_key={secret.format(n=n)}"),
-            {"api_key": secret.format(n=n), "seed": n, "url": f"http://x/{secret.format(n=n)}", "made": [n, {"n": n}]},
-            {"overrides": {"task": [f"seed={n}", f"api_key={secret.format(n=n)}"]}},
-        )
-        for n in range(4)
-    )
-    Sweep(tmp_path / "new", points).write()
-    assert "secret" not in (tmp_path / "new/points.jsonl").read_text()
-    assert load_sweep(tmp_path / "new").points == points
-    (tmp_path / "new/secrets.json").unlink()
-    assert open_sweep(tmp_path / "new").named("2").config["api_key"] == "***"
-
-
 def test_points_that_have_much_in_common_share_it_in_memory(tmp_path: Path) -> None:
     a_sweep(tmp_path / "new", 1000).write()
     tracemalloc.start()

@@ -222,6 +222,24 @@ def test_training_on_the_login_node_is_refused(
     assert_refused(done, f"`python run.py -m hardware={hardware}`", tmp_path / "runs")
 
 
+def test_what_slurm_does_not_take_now_is_kept_and_said(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    fake_slurm.answer("scontrol", "MaxArraySize = 1001\nMaxJobCount = 4\n")
+    fake_slurm.answer("squeue", "7_1\n")
+    done = run_py("-m", "hardware=1xA100,8xA100", "seed=1,2", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "hpc: 1 points are not submitted now, because Slurm takes no more (MaxJobCount=4): `hpc resume" in done.stderr
+    )
+    assert [re.findall(r"hpc_points=.*", script) for script in fake_slurm.scripts] == [
+        ["hpc_points=(0 1)"],
+        ["hpc_points=(2)"],
+    ]
+    assert len(load_sweep(tmp_path / "out").points) == 4
+    fake_slurm.answer("squeue", "7_1\n7_2\n7_3\n7_4\n")
+    full = run_py("-m", "hardware=1xA100", "run_dir=runs/out", environ=fake_slurm.environ)
+    assert_refused(full, "MaxJobCount=4 is reached", tmp_path / "runs")
+
+
 GIVES_UP = """#!/bin/sh
 echo "sbatch $*" >>"$FAKE_SLURM/calls"
 number=$(ls "$FAKE_SLURM/scripts" | wc -l)
