@@ -56,12 +56,10 @@ def _within(least: Room, plans: list[Plan], directory: Path) -> list[Plan]:
         left -= min(left, len(plan.points))
     kept -= sum(len(plan.points) for plan in sent)
     if plans and not sent:
-        raise SubmissionError(
-            f"There must be room for a job, but {least.limit} is reached: submit again when some ended."
-        )
+        raise SubmissionError(f"Slurm must take another job, but {least.limit} is reached: wait for some to end.")
     if kept:
         warn(
-            f"{kept} points are not submitted now, because Slurm takes no more ({least.limit}): "
+            f"{kept} point{'s' * (kept > 1)} not submitted now, because Slurm takes no more ({least.limit}): "
             f"`hpc resume {shlex.quote(str(directory))}` does it when there is room."
         )
     return sent

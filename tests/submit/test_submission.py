@@ -227,9 +227,7 @@ def test_what_slurm_does_not_take_now_is_kept_and_said(run_py: Run, fake_slurm: 
     fake_slurm.answer("squeue", "7_1\n")
     done = run_py("-m", "hardware=1xA100,8xA100", "seed=1,2", "run_dir=out", environ=fake_slurm.environ)
     assert done.returncode == 0, done.stderr
-    assert (
-        "hpc: 1 points are not submitted now, because Slurm takes no more (MaxJobCount=4): `hpc resume" in done.stderr
-    )
+    assert "hpc: 1 point not submitted now, because Slurm takes no more (MaxJobCount=4): `hpc resume" in done.stderr
     assert [re.findall(r"hpc_points=.*", script) for script in fake_slurm.scripts] == [
         ["hpc_points=(0 1)"],
         ["hpc_points=(2)"],
