@@ -16,7 +16,10 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from hpc.attempt.identity import new_stamp
 from hpc.errors import EXIT_CONTINUE
+from hpc.files import read_regular
+from hpc.launch.start import command
 from hpc.run.directory import RunDirectory
+from hpc.run.ownership import make_private
 from hpc.run.processes import this_process
 from hpc.run.submissions import LOCAL, Submission, newest_attempts, record_submission
 from hpc.say import error, say, warn
@@ -29,7 +32,21 @@ POLL_SECONDS = 0.2
 
 
 class _Executor(LocalExecutor):
-    """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5)."""
+    """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5).
+
+    Args:
+        plan: Whose tasks it starts.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(folder=plan.log_directory, python=interpreter(plan))
+        self.writers = plan.cluster.run_dir_writers
+        environment = dict(plan.cluster.environment)
+        self.parameters.update(tasks_per_node=plan.hardware.task_count, environment=environment)
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return command(self.python, Path(self.folder), self.writers)
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
         tasks, job_id = self._num_tasks(), new_stamp()  # process ids come again, in containers after every start
@@ -70,8 +87,8 @@ def run(plans: list[Plan]) -> None:
 
 
 def _run_point(plan: Plan, point: str) -> int:
-    executor = _Executor(folder=plan.log_directory, python=interpreter(plan))
-    executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
+    make_private(plan.log_directory)
+    executor = _Executor(plan)
     say(f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}")
     job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))
     process = cast("subprocess.Popen[bytes]", job._process)
@@ -80,7 +97,7 @@ def _run_point(plan: Plan, point: str) -> int:
     code = _follow(process, log)
     if code:
         for record in RunDirectory(plan.sweep_directory / point).failures.glob(f"*{job.job_id}*"):
-            error(record.read_text().removeprefix("hpc: ").rstrip("\n"))
+            error(read_regular(record).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
         error(f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}")
     return code
 

@@ -9,6 +9,7 @@ from typing import Any
 from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
 from hpc.config import plain
+from hpc.config.secrets import masked
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
@@ -284,7 +285,7 @@ class Boundary:
     def _open_report(self, found: dict[str, Any] | None) -> Report:
         parts = self.parts
         run = TrackedRun(
-            parts.directory, parts.settings.experiment.name, plain(parts.config), self.step, parts.group.environ
+            parts.directory, parts.settings.experiment.name, masked(plain(parts.config)), self.step, parts.group.environ
         )
         size_bytes = found.get("metrics_bytes") if found else None
         options = parts.settings.runtime.must_be_finite

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
+from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
 from hpc.submit.cost import agree_to_cost
@@ -94,6 +95,7 @@ def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
     new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
     check_options(new.settings.cluster)
+    check_visible(new.config, new.secrets)
     return new
 
 

@@ -14,15 +14,18 @@ from typing import Any
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
+from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.ownership import make_private
 from hpc.submit.environment import user_environment
 from hpc.submit.interpreter import interpreter
 from hpc.submit.once import is_unsure, number_of, sent_once
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan, asked_clusters
+from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
-"""The module that a task runs, with the sweep's directory and the point's name."""
+"""The module that a task runs, with the sweep's directory, the point's name, and who may write there."""
 
 
 class _Executor(SlurmExecutor):
@@ -30,10 +33,14 @@ class _Executor(SlurmExecutor):
 
     Tasks are told their point by the command line, so that there is nothing to unpickle: submitit would keep a file for
     each point, whose name holds the number of the array and so is known too late to write them all before.
+
+    Args:
+        plan: Whose tasks it starts.
     """
 
-    def __init__(self, folder: Path, python: str) -> None:
-        super().__init__(folder=folder, python=python)
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(folder=plan.log_directory, python=interpreter(plan))
+        self.writers = plan.cluster.run_dir_writers
         self.sent: list[Path] = []
 
     @classmethod
@@ -50,12 +57,12 @@ class _Executor(SlurmExecutor):
 
     @property
     def _submitit_command_str(self) -> str:
-        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point"'
+        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point" {self.writers}'
 
 
 def executor(plan: Plan) -> _Executor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory, python=interpreter(plan))
+    result = _Executor(plan)
     result.update_parameters(**_parameters(plan))
     if len(plan.points) > 1:
         result.parameters["map_count"] = len(plan.points)
@@ -82,9 +89,11 @@ def send_script(plan: Plan) -> str:
         OSError: The script cannot be written into the plan's log directory.
     """
     source = executor(plan)
-    plan.log_directory.mkdir(parents=True, exist_ok=True)
+    make_private(plan.log_directory)
+    write_secrets(plan)
     try:
-        job_id = str(source._submit_command(source._submitit_command_str).job_id)
+        with narrow_umask():
+            job_id = str(source._submit_command(source._submitit_command_str).job_id)
     except FailedJobError as error:
         if not is_unsure(str(error)):
             raise
@@ -142,11 +151,8 @@ def _srun_arguments(plan: Plan) -> list[str]:
 
 
 def _setup(plan: Plan) -> list[str]:
-    environment = plan.cluster.environment
-    path = ":".join(filter(None, (environment.get("PYTHONPATH"), _python_path())))
-    exports = {**environment, "PYTHONPATH": path}
     return [
-        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *exports(plan, _python_path()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
         *plan.cluster.setup,
