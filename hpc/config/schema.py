@@ -181,6 +181,10 @@ class Launch:
     machine as many as its CPUs, memory and GPUs suffice for."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
+    """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
+    yes: bool = False
+    """Says so beforehand."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

@@ -10,6 +10,7 @@ A line holds the resolved config, or how it differs from that of another line. W
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
+ELSEWHERE = ("hardware", "cluster", "launch", "run_dir")
+"""Sections that a point's signature leaves out."""
 FORMAT = 2
 """1 had a whole config in every line."""
 SHORT_LINE = 700
@@ -68,6 +71,13 @@ class Point:
         from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
 
         return self.checked or settings_of(self.config)
+
+    @cached_property
+    def signature(self) -> str:
+        """Alike for points that compute the same, wherever they lie and run, on however much."""
+        computed = {str(key): value for key, value in self.config.items() if key not in ELSEWHERE}
+        written = json.dumps(json.loads(frozen.dumps(computed)), sort_keys=True)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
 
     @cached_property
     def secrets(self) -> Secrets:
