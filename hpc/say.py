@@ -12,6 +12,7 @@ its screen and there is no file.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from threading import Timer
 from typing import TextIO
 
 from hpc.errors import ConfigurationError, HpcError
+from hpc.files import make_directory, open_to_append
 
 TRACEBACK = "HPC_TRACEBACK"
 """Set to 1, it shows where in the code the sentence of an error came from."""
@@ -50,6 +52,10 @@ class _Screen(logging.Handler):
 
 class _File(logging.FileHandler):
     """A rank's log file. One that cannot be written any more is given up with a warning, and training goes on."""
+
+    def _open(self) -> io.TextIOWrapper:
+        """As logging does it, but never through a link, or into a pipe."""
+        return io.TextIOWrapper(open_to_append(Path(self.baseFilename)), encoding=self.encoding, errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (this is logging's name)
         """Say once that the file is given up; logging would print a traceback for every message."""
@@ -171,7 +177,7 @@ def _traceback(cause: BaseException) -> str:
 
 def _opened(path: Path) -> _File:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         file = _File(path, encoding="utf-8", errors="backslashreplace")
     except OSError as problem:
         raise ConfigurationError(f"run_dir must be writable, but {path} is not: {problem.strerror}.") from problem

@@ -26,7 +26,7 @@ class Hardware:
     tasks_per_node: int | None = field(default=None, metadata=at_least(1))
     """Ranks on each node, one per GPU where there are GPUs; None takes whatever world the launcher brings."""
     gpus_per_node: int = field(default=0, metadata=at_least(0))
-    gpu_type: str | None = None
+    gpu_type: str | None = field(default=None, metadata=without("\\"))
     """As the site's `--gres` spells it: a100, h100; a slice of one is a type, too: 1g.5gb."""
     cpus_per_task: int | None = field(default=None, metadata=at_least(1))
     """None leaves the scheduler's default."""
@@ -54,7 +54,7 @@ class Cluster:
     account: str | None = field(default=None, metadata=without("\\"))
     qos: str | None = field(default=None, metadata=without("\\"))
     constraint: str | None = field(default=None, metadata=without("\\"))
-    gres: str | None = "gpu:{gpu_type}:{gpus_per_node}"
+    gres: str | None = field(default="gpu:{gpu_type}:{gpus_per_node}", metadata=without("\\"))
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +69,9 @@ class Cluster:
     """How long before the time limit the run stops and saves; must exceed one step plus one save."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
+    run_dir_writers: str = field(default="owner", metadata=one_of("owner", "group", "anyone"))
+    """Who may write into run_dir, or into a directory above it, and so run code as you: nobody but you; its group, too,
+    as in a project's shared directory; anyone, as where a file system has no users."""
 
 
 @dataclass

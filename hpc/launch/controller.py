@@ -1,6 +1,6 @@
 """Watches the ranks of one point: a dead rank ends the others, and its code is the point's.
 
-    python -m hpc.launch.controller DESCRIPTOR JOB RANKS SWEEP POINT COMMAND
+    python -m hpc.launch.controller DESCRIPTOR JOB RANKS SWEEP POINT WRITERS COMMAND
 
 What `srun --kill-on-bad-exit` does on a cluster. It runs in a session of its own, so that a Ctrl-C reaches the queue
 alone. The queue speaks through a pipe: each byte is the number of a signal for the ranks. When the pipe is closed the
@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hpc.files import PRIVATE_MODE, open_to_append
 from hpc.run.queue import QueueFiles
 from hpc.submit.environment import for_child
 
@@ -57,7 +58,7 @@ class Ranks:
                     os._exit(1)
 
         for command, environment, log in zip(commands, environments, logs, strict=True):
-            with log.open("ab") as output:
+            with open_to_append(log, PRIVATE_MODE) as output:
                 # A group for each rank: what it leaves behind is ended with it.
                 self.processes.append(
                     subprocess.Popen(
@@ -117,11 +118,11 @@ class Ranks:
         return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
-def main(descriptor: str, job: str, ranks: str, sweep: str, point: str, *interpreter: str) -> int:
+def main(descriptor: str, job: str, ranks: str, sweep: str, point: str, writers: str, *interpreter: str) -> int:
     """Run the ranks of one attempt; returns its exit code."""
     files, count = QueueFiles(Path(sweep)), int(ranks)
     started = Ranks(
-        [[*interpreter, "-u", "-m", PAYLOAD, sweep, point]] * count,
+        [[*interpreter, "-u", "-m", PAYLOAD, sweep, point, writers]] * count,
         [for_child(SUBMITIT_LOCAL_LOCALID=str(rank), SUBMITIT_LOCAL_GLOBALID=str(rank)) for rank in range(count)],
         [files.log(job, rank) for rank in range(count)],
     )

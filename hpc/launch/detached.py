@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.errors import HpcError
+from hpc.files import PRIVATE_MODE, open_to_append
 from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
@@ -36,7 +37,7 @@ def start_detached(record: Record, points: Sequence[Point]) -> None:
     output = QueueFiles(record.sweep).output
     names = [point.name for point in points]
     ready, writer = os.pipe()
-    with output.open("ab") as log:
+    with open_to_append(output, PRIVATE_MODE) as log:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "hpc.launch.detached"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigurationError
+from hpc.run.ownership import make_private
 from hpc.run.processes import this_process
 from hpc.run.queue import LocalQueue, QueueFiles, read_queue
 from hpc.run.submissions import newest_attempts
@@ -88,7 +89,8 @@ def claim(sweep: Path) -> Record:
     """
     files, is_told = QueueFiles(sweep), False
     try:
-        files.log("").parent.mkdir(parents=True, exist_ok=True)
+        make_private(files.directory)
+        make_private(files.log("").parent)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         descriptor = os.open(files.record, flags, 0o600)
         while not _locked(descriptor):

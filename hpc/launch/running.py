@@ -50,6 +50,7 @@ class Running:
             [
                 *(sys.executable, "-m", "hpc.launch.controller"),
                 *(str(orders), self.job, str(demand.ranks), str(record.sweep), point.name),
+                point.settings.cluster.run_dir_writers,
                 *shlex.split(interpreter(record.sweep, newest_code(record.sweep))),
             ],
             env=self._environment(point.settings, threads),

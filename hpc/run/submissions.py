@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.files import append_text
+from hpc.files import append_text, read_regular
 from hpc.run.journal import read_journal
 from hpc.run.lives import lives
 
@@ -135,9 +135,11 @@ def _told(directory: Path) -> Iterator[dict[str, Job]]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
+    try:
+        lines = read_regular(path).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return
-    for text in path.read_text(errors="replace").splitlines():
+    for text in lines:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import Settings, sentence, settings_of
 from hpc.config.limits import CONTROL
+from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
 from hpc.submit.compose import Composer
@@ -151,6 +152,7 @@ def _check(point: Point) -> None:
     steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")
+    check_visible(point.config, point.secrets)
 
 
 @contextmanager
@@ -161,6 +163,6 @@ def _naming(number: int, overrides: Sequence[Sequence[str]]) -> Iterator[None]:
     except (ConfigurationError, HydraException, OmegaConfBaseException) as error:
         if len(overrides) == 1:
             raise
-        own = [text for text in overrides[number] if not all(text in other for other in overrides)]
+        own = [masked_override(text) for text in overrides[number] if not all(text in other for other in overrides)]
         text = str(error) if isinstance(error, ConfigurationError) else sentence(error)
         raise ConfigurationError(f"Point {number} ({' '.join(own)}): {text}") from error

@@ -13,13 +13,16 @@ from typing import Any
 
 from submitit.slurm.slurm import SlurmExecutor
 
+from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.ownership import make_private
 from hpc.submit.interpreter import interpreter
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan
+from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
-"""The module that a task runs, with the sweep's directory and the point's name."""
+"""The module that a task runs, with the sweep's directory, the point's name, and who may write there."""
 
 
 class _Executor(SlurmExecutor):
@@ -27,7 +30,14 @@ class _Executor(SlurmExecutor):
 
     Tasks are told their point by the command line, so that there is nothing to unpickle: submitit would keep a file for
     each point, whose name holds the number of the array and so is known too late to write them all before.
+
+    Args:
+        plan: Whose tasks it starts.
     """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
+        self.writers = plan.cluster.run_dir_writers
 
     @classmethod
     def affinity(cls) -> int:
@@ -35,12 +45,12 @@ class _Executor(SlurmExecutor):
 
     @property
     def _submitit_command_str(self) -> str:
-        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point"'
+        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point" {self.writers}'
 
 
 def executor(plan: Plan) -> SlurmExecutor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
+    result = _Executor(plan)
     result.update_parameters(**_parameters(plan))
     if len(plan.points) > 1:
         result.parameters["map_count"] = len(plan.points)
@@ -66,8 +76,10 @@ def send_script(plan: Plan) -> str:
         OSError: The script cannot be written into the plan's log directory.
     """
     source = executor(plan)
-    plan.log_directory.mkdir(parents=True, exist_ok=True)
-    job = source._submit_command(source._submitit_command_str)
+    make_private(plan.log_directory)
+    write_secrets(plan)
+    with narrow_umask():
+        job = source._submit_command(source._submitit_command_str)
     for link in plan.log_directory.glob(".submission_file_*.sh"):  # sites count inodes
         link.unlink()
     return str(job.job_id)
@@ -119,11 +131,8 @@ def _srun_arguments(plan: Plan) -> list[str]:
 
 
 def _setup(plan: Plan) -> list[str]:
-    environment = plan.cluster.environment
-    path = ":".join(filter(None, (environment.get("PYTHONPATH"), _python_path())))
-    exports = {**environment, "PYTHONPATH": path}
     return [
-        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *exports(plan, _python_path()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
         *plan.cluster.setup,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
-from hpc.run.points import Point, Sweep, remove_made
+from hpc.run.points import Point, Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
 from hpc.say import say
 from hpc.slurm import client
@@ -20,6 +18,7 @@ from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import asked_clusters, check_fits
 from hpc.submit.plan import Plan, make_plans
 from hpc.submit.script import options, script, send_script
+from hpc.submit.undo import Made
 
 
 def show(plans: Sequence[Plan]) -> None:
@@ -48,16 +47,15 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
-    made = [*sweep.write(), sweep.directory / SUBMISSIONS_FILE]
-    logs = plans[0].log_directory
-    before = set(logs.iterdir()) if logs.is_dir() else None
+    made = Made(sweep, plans[0].log_directory)
+    made.paths.append(sweep.directory / SUBMISSIONS_FILE)
     sent: list[tuple[Plan, str]] = []
     try:
         for plan in plans:
             sent.append((plan, sbatch(plan)))
             note(*sent[-1])
     except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
-        _undo(sent, logs, before, made)
+        _undo(sent, made)
         raise
     announce(sweep, sent)
 
@@ -107,15 +105,10 @@ def _sbatch_words(error: Exception) -> str:
     return f"sbatch refused the job, and nothing was submitted: {' '.join(said).rstrip('.')}."
 
 
-def _undo(sent: list[tuple[Plan, str]], logs: Path, before: set[Path] | None, made: list[Path]) -> None:
+def _undo(sent: list[tuple[Plan, str]], made: Made) -> None:
     """Take back what this command has made; what lay in its directories before stays."""
     failed = [failure for each in sent if (failure := _cancelled(*each))]
-    if before is None:
-        shutil.rmtree(logs, ignore_errors=True)
-    elif logs.is_dir():
-        for path in set(logs.iterdir()) - before:
-            path.unlink(missing_ok=True)
-    remove_made(made)
+    made.take_back([job_id for _, job_id in sent])
     if failed:
         raise failed[0]
 

@@ -99,11 +99,13 @@ def test_of_several_commands_exactly_one_gets_the_directory(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "new" / "sweep.json.tmp").mkdir(parents=True)
+    (tmp_path / "runs" / "new" / "sweep.json").mkdir(parents=True)
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
         sweep(tmp_path / "runs" / "link").write()
+    with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
+        sweep(tmp_path / "runs" / "new").write()
     with pytest.raises(ConfigurationError, match="is a set"):
         sweep(tmp_path / "other" / "new", x={1}).write()
     assert sorted(tmp_path.rglob("*")) == before
