@@ -10,6 +10,7 @@ VERBS = {
     "cancel": "hpc.cli.cancel:cancel_command",
     "checkpoint": "hpc.cli.checkpoint:checkpoint_command",
     "completion": "hpc.cli.completion:completion_command",
+    "diff": "hpc.cli.diff:diff_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",
     "results": "hpc.cli.results:results_command",

@@ -18,9 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.config.secrets import MASK, Secrets, masked
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
@@ -30,6 +29,9 @@ from hpc.run.code import Code
 from hpc.run.ownership import check_ownership
 from hpc.run.secret import make_secret
 from hpc.run.vault import Vault, filled_in, hidden
+
+if TYPE_CHECKING:
+    from hpc.config import Settings
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
@@ -66,6 +68,8 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
+        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
+
         return self.checked or settings_of(self.config)
 
     @cached_property
@@ -268,6 +272,8 @@ class Sweep:
         if len(before) != len(self.points):
             return ["the number of points"]
         pairs = zip(before, self.points, strict=True)
+        from hpc.config import forbidden_changes  # deferred, as above
+
         both = ((masked(old.config), masked(new.config)) for old, new in pairs)  # a secret may be a new one
         return sorted({key for old, new in both for key in forbidden_changes(old, new)})
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
+from hpc.checkpoint.trainer import understood
 from hpc.config import plain
 from hpc.config.secrets import masked
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
@@ -66,9 +67,10 @@ class Boundary:
             SaveError: The directory cannot be written.
         """
         found = self.checkpoints.resume()
-        self._set_random_state(found["ranks"] if found else [])
-        self.step = found["step"] if found else 0
-        self.positions = Positions(found, self.parts.group.world.rank)
+        with understood():
+            self._set_random_state(found["ranks"] if found else [])
+            self.step = found["step"] if found else 0
+            self.positions = Positions(found, self.parts.group.world.rank)
         if self.parts.is_main:
             self.report = self._open_report(found)
         self.profiler.after(self.step)

@@ -53,7 +53,7 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
 
 def part_of(sweep: Sweep, names: Collection[str]) -> Sweep:
     """The sweep with these points only, in their order."""
-    return Sweep(sweep.directory, tuple(point for point in sweep.points if point.name in names))
+    return replace(sweep, points=tuple(point for point in sweep.points if point.name in names))
 
 
 def changed(sweep: Sweep, names: Collection[str], changes: Sequence[str]) -> Sweep:
@@ -69,7 +69,7 @@ def changed(sweep: Sweep, names: Collection[str], changes: Sequence[str]) -> Swe
     """
     pairs = [_checked(change) for change in changes]
     points = (_changed(point, pairs) if point.name in names else point for point in sweep.points)
-    return Sweep(sweep.directory, tuple(points))
+    return replace(sweep, points=tuple(points))
 
 
 def _checked(change: str) -> tuple[str, str]:

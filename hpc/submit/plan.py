@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Cluster, Hardware
+from hpc.config import Cluster, Hardware, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.points import Point, Sweep
@@ -66,11 +66,11 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         for first, scheduler, names in _by_resources(sweep.points, scheduler_of)
         for chunk in _chunks(names, max_array_size)
     ]
-    limit = min((first.settings.cluster.max_parallel_points for first, _, _ in chunks), default=1)
+    limit = min((_most_at_once(first.settings) for first, _, _ in chunks), default=1)
     if len(chunks) > limit:
         raise ConfigurationError(
-            f"cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is sent as {len(chunks)} "
-            f"arrays, of which each runs a point at a time, but is {limit}."
+            f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
+            f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one of them is {limit}."
         )
     shares = _shares(limit, [len(chunk) for _, _, chunk in chunks])
     return [
@@ -86,6 +86,11 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         )
         for (first, scheduler, chunk), share in zip(chunks, shares, strict=True)
     ]
+
+
+def _most_at_once(settings: Settings) -> int:
+    site = settings.cluster.max_parallel_points
+    return min(site, settings.launch.max_parallel or site)
 
 
 def _shares(limit: int, sizes: list[int]) -> list[int]:

@@ -39,7 +39,7 @@ class _Executor(SlurmExecutor):
     """
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__(folder=plan.log_directory, python=interpreter(plan))
+        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
         self.writers = plan.cluster.run_dir_writers
         self.sent: list[Path] = []
 
