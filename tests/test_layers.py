@@ -50,8 +50,8 @@ NEEDS_TORCH = (
 )
 """At import; everything else is imported on login nodes, where importing torch is most of the waiting."""
 
-READS_ENVIRONMENT = {"hpc.attempt.attempt", "hpc.failpoints", "hpc.say", "hpc.submit.environment"}
-"""Besides hpc.cli; the rest is told what it needs, as a mapping."""
+READS_ENVIRONMENT = {"hpc.attempt.attempt", "hpc.failpoints", "hpc.run.enter", "hpc.say", "hpc.submit.environment"}
+"""Besides hpc.cli; the rest is told what it needs, as a mapping. hpc.run.enter is a program of its own."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 NOW, DEFERRED, TYPING = "at import", "deferred", "for type checkers"

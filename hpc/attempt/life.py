@@ -8,7 +8,7 @@ from hpc import say
 from hpc.attempt.attempt import Attempt
 from hpc.attempt.budgets import check_progress
 from hpc.attempt.failure import leave_if_another_failed, note_failure
-from hpc.attempt.software import note_software
+from hpc.attempt.software import with_software
 from hpc.config import Settings
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed, Started
@@ -37,8 +37,10 @@ def start(attempt: Attempt, settings: Settings) -> None:
     say.set_up(world.rank, RunDirectory(attempt.directory).log(world.rank))
     if world.rank == 0:
         check_progress(attempt.directory, settings.runtime.max_lives_without_progress)
-        attempt.journal.write(Started(world.source, world.world_size, world.hosts))
-        note_software(attempt)
+        started, change = with_software(Started(world.source, world.world_size, world.hosts), attempt.directory)
+        attempt.journal.write(started)
+        if change:
+            say.warn(change)
         attempt.requests.watch_clock(allocation_end(attempt.environ), settings.cluster.grace_seconds)
 
 

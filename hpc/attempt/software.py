@@ -6,39 +6,46 @@ import platform
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from hpc.attempt.attempt import Attempt
 from hpc.errors import LoadError
 from hpc.run.code import Code, entered, submitted
-from hpc.run.events import Software
+from hpc.run.events import Started
 from hpc.run.journal import read_journal
-from hpc.run.lives import last_software
+from hpc.run.lives import last_start
 from hpc.run.versions import installed_versions
-from hpc.say import warn
 
 COMPARED = "torch"
 """A model trains otherwise, or not at all, with another version of it or of Python."""
 
 
-def note_software(attempt: Attempt) -> None:
-    """Tell the journal, and warn where Python or torch is another one than before.
+def with_software(started: Started, directory: Path) -> tuple[Started, str]:
+    """The same event with the versions of this attempt.
+
+    Args:
+        started: How this attempt begins; not in the journal yet.
+        directory: The run directory.
+
+    Returns:
+        The event, and a sentence where Python or torch is another one than before, or "".
 
     Raises:
-        SaveError: The journal cannot be written.
-        LoadError: It cannot be read.
+        LoadError: The journal cannot be read.
     """
-    code = _submission(attempt.directory)
-    before, told = last_software(read_journal(attempt.directory)), "the life before"
+    code = _submission(directory)
+    before, told = last_start(read_journal(directory)), "the life before"
     if before is None and code is not None:
-        before, told = _as_submitted(code), "the submission"
-    now = _software(code)
-    attempt.journal.write(now)
-    if before is not None and _words(before) != _words(now):
-        warn(f"This life has {_words(now)}, and {told} had {_words(before)}: results may differ from here on.")
+        record = code.record
+        told_then = {name: record.get(name, "") for name in ("python", "interpreter")}
+        before, told = replace(started, **told_then, versions=dict(record.get("versions", {}))), "the submission"
+    now = _now(started, code)
+    if before is None or _words(before) == _words(now):
+        return now, ""
+    return now, f"This life has {_words(now)}, and {told} had {_words(before)}: results may differ from here on."
 
 
-def _software(code: Code | None) -> Software:
+def _now(started: Started, code: Code | None) -> Started:
     installed = installed_versions()
     known: Mapping[str, str] = {} if code is None else code.record.get("versions", {})
     names = sorted({*installed, *known})
@@ -46,7 +53,7 @@ def _software(code: Code | None) -> Software:
     if COMPARED in installed:
         told[COMPARED] = installed[COMPARED]
     tree = "" if code is None or entered() is None else code.tree
-    return Software(tree, platform.python_version(), sys.executable, told)
+    return replace(started, tree=tree, python=platform.python_version(), interpreter=sys.executable, versions=told)
 
 
 def _submission(directory: Path) -> Code | None:
@@ -58,11 +65,6 @@ def _submission(directory: Path) -> Code | None:
     return None
 
 
-def _as_submitted(code: Code) -> Software:
-    record = code.record
-    return Software(code.tree, record.get("python", ""), record.get("interpreter", ""), record.get("versions", {}))
-
-
-def _words(software: Software) -> str:
+def _words(software: Started) -> str:
     torch = software.versions.get(COMPARED, "")
     return f"Python {software.python} ({software.interpreter}){f' and torch {torch}' if torch else ''}"

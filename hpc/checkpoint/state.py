@@ -12,24 +12,31 @@ the state of registered objects, is rank 0's; random states and the loaders' pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from hpc.checkpoint.manifest import TensorEntry, Written
+from hpc.checkpoint.engines import SavesItself
+from hpc.checkpoint.manifest import ITEM_BYTES, TensorEntry, Written
 from hpc.checkpoint.models import NamedModel, fresh
 from hpc.checkpoint.names import below, few, kind, own_name, parameter_names
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
-from hpc.checkpoint.plain import Keep, copied, on_device, packed, tensor_tag, unpacked, unsavable
+from hpc.checkpoint.packing import copied, packed, unsavable
+from hpc.checkpoint.plain import Keep, on_device, tensor_tag
+from hpc.checkpoint.reading import shown
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
+from hpc.checkpoint.unpacking import unpacked
 from hpc.errors import HpcError, LoadError
 
 OTHERS = "others"
 """What tensors are filed under that belong to no parameter."""
+MOST_COPIES = 8
+"""As much memory as all tensors have, for tensors that are saved once and wanted under other names as well."""
 REGISTERED = ("user.", "scheduler.")
 """Names of what a user has handed over; the loss scaler may come and go with the precision."""
 
@@ -43,27 +50,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Take it back."""
-        ...
-
-
-class SavesItself(Protocol):
-    """An engine that keeps model and optimizer in files of its own, as DeepSpeed's does."""
-
-    def save_files(self, directory: Path) -> None:
-        """Write everything into an empty directory, the same on all ranks. Collective."""
-        ...
-
-    def load_files(self, directory: Path) -> None:
-        """Take it back; the files have been verified. Collective."""
-        ...
-
-    def parameters(self) -> Mapping[str, torch.Tensor]:
-        """What of its parameters can be looked at on this rank."""
-        ...
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all ranks have these parameters alike."""
         ...
 
 
@@ -142,6 +128,7 @@ class TrainingState:
         """
         entries = {**written.tensors, **{name: written.tensors[stored] for name, stored in written.aliases.items()}}
         models, optimizers = self._named_models(), self._named_optimizers()
+        _check_aliases(written, {f"{which}/{name}" for which, model in models.items() for name in model.live})
         _compare_counts(models, optimizers, trainer)
         _compare_others(self.others, trainer)
         targets: dict[str, torch.Tensor] = {}
@@ -157,6 +144,10 @@ class TrainingState:
             name = tag["name"]
             if name.startswith(f"{OTHERS}/"):
                 targets[name] = _other_target(entries[name], like.get(name), tag["device"])
+        for alias in written.aliases.keys() & targets.keys():
+            stored = written.aliases[alias]
+            if stored not in targets:
+                targets[stored] = torch.empty(entries[stored].shape, dtype=DTYPES[entries[stored].dtype])
         return targets
 
     def restore(self, directory: Path, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
@@ -216,7 +207,7 @@ class TrainingState:
 def misfit(reason: object) -> LoadError:
     """The sentence about a checkpoint of something else."""
     return LoadError(
-        f"The checkpoint does not fit what is being trained: {str(reason).rstrip('.')}; give run_dir another name to "
+        f"The checkpoint does not fit what is being trained: {shown(reason).rstrip('.')}; give run_dir another name to "
         "start anew, or train what was trained there."
     )
 
@@ -274,6 +265,14 @@ def _aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Name -> the name before it of the same tensor: tied weights."""
     first: dict[int, str] = {}
     return {name: first[id(each)] for name, each in tensors.items() if first.setdefault(id(each), name) != name}
+
+
+def _check_aliases(written: Written, live: Set[str]) -> None:
+    """Refuse names without end for one tensor, each of which would get memory of its own."""
+    sizes = {name: math.prod(each.shape) * ITEM_BYTES[each.dtype] for name, each in written.tensors.items()}
+    copies = sum(sizes[stored] for alias, stored in written.aliases.items() if alias not in live)
+    if copies > MOST_COPIES * sum(sizes.values()):
+        raise misfit("it has too many names for one tensor")
 
 
 def _compare_counts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import click
 
@@ -11,6 +10,7 @@ VERBS = {
     "cancel": "hpc.cli.cancel:cancel_command",
     "checkpoint": "hpc.cli.checkpoint:checkpoint_command",
     "completion": "hpc.cli.completion:completion_command",
+    "diff": "hpc.cli.diff:diff_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",
     "results": "hpc.cli.results:results_command",
@@ -43,4 +43,3 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption."""
-    sys.path.insert(0, "")  # the user's own modules lie here; a console script starts without

@@ -10,13 +10,16 @@ from hpc.cli.sweeps import check_slurm_answers
 from hpc.status.sweep import PointStatus, SweepStatus
 
 
-def submit_again(status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], quiet: bool) -> None:
+def submit_again(
+    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], quiet: bool, new_code: bool = False
+) -> None:
     """Submit them; nothing where there are none.
 
     Args:
         status: Their sweep, as it was a moment ago.
         points: None of them is in the queue.
         changes: Settings to change before, as hardware.memory_gb=64.
+        new_code: Whether they take the code as it is now, and not that of their submission.
         quiet: Whether standard output belongs to a JSON object.
 
     Raises:
@@ -29,9 +32,11 @@ def submit_again(status: SweepStatus, points: Sequence[PointStatus], changes: Se
     from hpc.launch import dispatch
     from hpc.run.points import load_sweep  # deferred, as above
     from hpc.submit.again import changed  # deferred, as above
+    from hpc.submit.earlier import with_code  # deferred, as above
 
     sweep, names = load_sweep(status.directory), {point.name for point in points}
     if changes:
         sweep = changed(sweep, names, changes)
     with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
-        dispatch.submit_again(sweep, names, bool(changes))
+        for part, found in with_code(sweep, names, new_code):
+            dispatch.submit_again(part, found, bool(changes))

@@ -18,8 +18,11 @@ from hpc.status.standing import FAILED, LOST
 @json_option
 @click.option("--cause", help=f"Only points that failed so, several with commas: {', '.join(KINDS)}.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="As hardware.memory_gb=64.")
+@click.option("--new-code", is_flag=True, help="Run the code as it is now; else that which was submitted.")
 @answering
-def retry_command(words: tuple[str, ...], as_json: bool, cause: str | None, changes: tuple[str, ...]) -> None:
+def retry_command(
+    words: tuple[str, ...], as_json: bool, cause: str | None, changes: tuple[str, ...], new_code: bool
+) -> None:
     """Submit failed and lost points again; each goes on from its newest checkpoint."""
     kinds = _kinds(cause)
     status, points = look_at(words)
@@ -28,7 +31,7 @@ def retry_command(words: tuple[str, ...], as_json: bool, cause: str | None, chan
     if not wanted and not as_json:
         of = f" because of {cause}" if cause else ""
         click.echo(f"Nothing of {names(points)} has failed{of} in {status.directory}.")
-    submit_again(status, wanted, changes, quiet=as_json)
+    submit_again(status, wanted, changes, quiet=as_json, new_code=new_code)
     if as_json:
         click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in wanted]}))
 

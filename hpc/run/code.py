@@ -41,6 +41,7 @@ class Code:
         data: The archive, where it was made or read just now.
         twin: A file that holds the same bytes, where one is known.
         files: Below files/: what settings name.
+        is_stored: Whether it lies in the sweep's directory already.
         note: Where to note the archive for the next submission of the same projects; it may be missing at any time.
     """
 
@@ -50,6 +51,7 @@ class Code:
     data: bytes = field(default=b"", repr=False, compare=False)
     twin: Path | None = field(default=None, repr=False, compare=False)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    is_stored: bool = field(default=False, compare=False)
     note: Path | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -67,6 +69,8 @@ class Code:
         Raises:
             OSError: The file system says no.
         """
+        if self.is_stored:
+            return
         if self.tree and not _holds(directory / self.name, self.digest):
             self._write_archive(directory / self.name, made)
         if self.files:
@@ -129,23 +133,36 @@ def newest_code(directory: Path) -> Code | None:
     return next(reversed(submitted(directory)), None)
 
 
-def read_code(directory: Path, code: Code) -> dict[str, bytes]:
-    """The files of an archive by their paths; a link holds where it leads to.
+def archive_bytes(directory: Path, code: Code) -> bytes:
+    """The archive of a submission.
 
     Raises:
-        LoadError: The archive is gone, or damaged.
+        LoadError: It is gone, or damaged.
     """
     path = directory / code.name
     try:
         data = path.read_bytes()
+        reason = "" if hashlib.sha256(data).hexdigest() == code.digest else "it has changed since"
     except OSError as error:
-        raise LoadError(
-            f"{path} must hold the code that was submitted, but cannot be read: {error.strerror}."
-        ) from error
-    if hashlib.sha256(data).hexdigest() != code.digest:
-        raise LoadError(f"{path} must hold the code that was submitted, but has changed since.")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name not in (MANIFEST, ENTER)}
+        reason = str(error.strerror)
+    if reason:
+        raise LoadError(f"{path} must hold the code that was submitted, but does not ({reason}): restore it.")
+    return data
+
+
+def read_code(directory: Path, code: Code) -> dict[str, bytes]:
+    """The files of an archive by their paths, without links that lead out of it: those are to data.
+
+    Raises:
+        LoadError: The archive is gone, or damaged.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive_bytes(directory, code))) as archive:
+        members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
+    return {
+        name: content
+        for name, (info, content) in members.items()
+        if name not in (MANIFEST, ENTER) and not (stat.S_ISLNK(info.external_attr >> 16) and content.startswith(b"/"))
+    }
 
 
 def entered() -> tuple[Path, str] | None:
@@ -160,7 +177,7 @@ def entered() -> tuple[Path, str] | None:
 
 def _code(line: dict[str, Any]) -> Code:
     tree, digest = str(line.pop("tree")), str(line.pop("digest"))
-    return Code(line, tree, digest)
+    return Code(line, tree, digest, is_stored=True)
 
 
 def _holds(path: Path, digest: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_origin, get_type_hints
 
 
@@ -29,28 +29,19 @@ class Started(Event):
         source: The launcher that was believed.
         world_size: Number of ranks.
         hosts: The nodes' names.
-    """
-
-    source: str
-    world_size: int
-    hosts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Software(Event):
-    """What an attempt runs with.
-
-    Args:
         tree: Hash of the code that was submitted; "" where it is what lay there when the attempt began.
         python: Python's version.
         interpreter: Its path.
         versions: Of installed distributions: all, or those that differ from the submission's record, and torch's.
     """
 
-    tree: str
-    python: str
-    interpreter: str
-    versions: dict[str, str]
+    source: str
+    world_size: int
+    hosts: tuple[str, ...]
+    tree: str = ""
+    python: str = ""
+    interpreter: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,6 @@ class Verified(Event):
 
 NAMES: dict[str, type[Event]] = {
     "started": Started,
-    "software": Software,
     "resumed": Resumed,
     "committed": Committed,
     "save_failed": SaveFailed,
@@ -198,6 +188,8 @@ def _checked(value: Any, hint: Any) -> Any:
     Raises:
         TypeError: It is not.
     """
+    if type(value) is hint and hint is not float:
+        return value
     if get_origin(hint) is tuple:
         return tuple(_checked(each, str) for each in _checked(value, list))
     if get_origin(hint) is dict:

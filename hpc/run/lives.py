@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.run.events import Closed, Committed, Event, Failed, Finished, Resumed, Software, Started, Stopped, Verified
+from hpc.run.events import Closed, Committed, Event, Failed, Finished, Resumed, Started, Stopped, Verified
 
 SECONDS_PER_HOUR = 3600.0
 PRIOR_HOURS = 24.0
@@ -106,10 +106,14 @@ def hours_between_failures(past: Sequence[Life]) -> float:
     return (PRIOR_HOURS + sum(life.hours for life in past if life.has_started)) / (1 + crashes(past))
 
 
-def last_software(events: Iterable[Event]) -> Software | None:
-    """What the newest attempt ran with; None where none has told it."""
-    told = [event for event in events if isinstance(event, Software)]
-    return max(told, key=lambda event: event.time, default=None)
+def last_start(events: Iterable[Event]) -> Started | None:
+    """How the newest attempt began that has told its versions; None where none has."""
+    return next((event for event in reversed(starts(events)) if event.python), None)
+
+
+def starts(events: Iterable[Event]) -> list[Started]:
+    """How each attempt began, oldest first."""
+    return sorted((event for event in events if isinstance(event, Started)), key=lambda event: event.time)
 
 
 def read_back_times(events: Iterable[Event]) -> dict[int, float]:

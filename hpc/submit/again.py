@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
+from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import user_environment
 from hpc.submit.fit import check_fits
 from hpc.submit.options import check_options
@@ -36,6 +38,7 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
     plans = plans_for_slurm(part_of(sweep, names), scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
+    agree_to_cost(plans, sweep.points[0].settings.launch)
     if is_changed:
         sweep.write_or_continue()
     sent = []
@@ -50,7 +53,7 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
 
 def part_of(sweep: Sweep, names: Collection[str]) -> Sweep:
     """The sweep with these points only, in their order."""
-    return Sweep(sweep.directory, tuple(point for point in sweep.points if point.name in names))
+    return replace(sweep, points=tuple(point for point in sweep.points if point.name in names))
 
 
 def changed(sweep: Sweep, names: Collection[str], changes: Sequence[str]) -> Sweep:
@@ -66,7 +69,7 @@ def changed(sweep: Sweep, names: Collection[str], changes: Sequence[str]) -> Swe
     """
     pairs = [_checked(change) for change in changes]
     points = (_changed(point, pairs) if point.name in names else point for point in sweep.points)
-    return Sweep(sweep.directory, tuple(points))
+    return replace(sweep, points=tuple(points))
 
 
 def _checked(change: str) -> tuple[str, str]:
@@ -92,6 +95,7 @@ def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
     new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
     check_options(new.settings.cluster)
+    check_visible(new.config, new.secrets)
     return new
 
 

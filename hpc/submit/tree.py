@@ -167,12 +167,12 @@ class _Known:
 
 def _ignored(root: Path, ignored: list[str], files: Mapping[str, File]) -> dict[str, File]:
     """What is imported from inside of packages, and links to data."""
-    packages = {str(PurePosixPath(path).parent) for path in files if path.endswith("/__init__.py")}
-    modules = {str(PurePosixPath(path).parent) for path in files if path.endswith(".py")}
+    packages = {path.rpartition("/")[0] for path in files if path.endswith("/__init__.py")}
+    modules = {path.rpartition("/")[0] for path in files if path.endswith(".py")}
     found: dict[str, File] = {}
     links: list[str] = []
     for path in ignored:
-        parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
+        parent, _, name = path.rstrip("/").rpartition("/")
         if name.startswith(".") or name in NEVER or path.rstrip("/").endswith(NO_DATA):
             continue
         if parent in packages and path.endswith("/"):
@@ -194,7 +194,7 @@ def _present(root: Path, paths: Iterable[str]) -> dict[str, File]:
 
 def _file(root: Path, path: str, known: str = "") -> File | None:
     try:
-        found = os.lstat(root / path)
+        found = os.lstat(f"{root}/{path}")  # a Path would take longer to make than the answer
     except OSError:
         return None
     if stat.S_ISLNK(found.st_mode):
@@ -250,19 +250,22 @@ def _texts(output: bytes) -> list[str]:
 
 def _git(directory: Path, *arguments: str) -> bytes:
     environ = {name: value for name, value in user_environment().items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=directory,
-        env={**environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        capture_output=True,
-        timeout=GIT_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split()).rstrip(".")
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=directory,
+            env={**environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+        said = done.stderr.decode(errors="replace") if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = f"nothing in {GIT_SECONDS} seconds"
+    if said:
         raise ConfigurationError(
-            f"The code of a job is kept as git sees it, but git says of {directory}: {said}; "
-            "do what it asks for, or set launch.snapshot=false."
+            f"The code of a job is kept as git sees it, but git says of {directory}: "
+            f"{' '.join(said.split()).rstrip('.')}; do what it asks for, or set launch.snapshot=false."
         )
     return done.stdout
 
