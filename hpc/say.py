@@ -5,6 +5,7 @@
     error   what went wrong      any rank's to standard error, after `hpc: `
     fail    why a run ended      as error; a traceback where the exception is not one of hpc's own sentences
     phase   what takes so long   as say, once it has lasted two seconds
+    each    how far it is        a bar on a terminal, as phase elsewhere
 
 All of it goes through the logger "hpc". Before `set_up`, and in a program that never calls it, every process speaks to
 its screen and there is no file.
@@ -17,11 +18,11 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Timer
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from hpc.errors import ConfigurationError, HpcError
 from hpc.files import make_directory, open_to_append
@@ -33,6 +34,7 @@ PHASE_SECONDS = 2.0
 NAME = "hpc"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PREFIX = "hpc: "
+Item = TypeVar("Item")
 
 
 class _Screen(logging.Handler):
@@ -144,6 +146,22 @@ def phase(text: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def each(items: Collection[Item], text: str) -> Iterator[Item]:
+    """The items, one after the other, to somebody who waits for all of them: a bar on a terminal, `phase` elsewhere.
+
+    Args:
+        items: What is worked on.
+        text: What is done with them.
+    """
+    if len(items) < 2 or not sys.stderr.isatty():
+        with phase(text):
+            yield from items
+        return
+    from tqdm import tqdm  # deferred: jobs that show no bar need not import it
+
+    yield from tqdm(items, desc=text, delay=PHASE_SECONDS, leave=False, file=sys.stderr)
 
 
 def clear_of_bars() -> AbstractContextManager[None]:

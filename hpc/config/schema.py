@@ -33,6 +33,7 @@ class Hardware:
     memory_gb: int | None = field(default=None, metadata=at_least(0))
     """Per node; 0 asks for all of it, None leaves the scheduler's default."""
     time_limit_minutes: int = field(default=60, metadata=at_least(1))
+    """Of one attempt, here as in Slurm: it stops cluster.grace_seconds before, saves, and goes on in another one."""
     source: str = ""
     """Where the numbers come from."""
 
@@ -171,8 +172,19 @@ class Launch:
 
     dry_run: bool = False
     """Print what would be sent, and send nothing."""
+    detach: bool = False
+    """On this machine: return at once, and let a process without a terminal run the points. Slurm always does so."""
+    wait: bool = False
+    """Wait until every point has ended, as sweepers must that choose points by the values of others (Optuna)."""
+    max_parallel: int | None = field(default=None, metadata=at_least(1))
+    """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
+    machine as many as its CPUs, memory and GPUs suffice for."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
+    """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
+    yes: bool = False
+    """Says so beforehand."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

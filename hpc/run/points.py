@@ -10,6 +10,7 @@ A line holds the resolved config, or how it differs from that of another line. W
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc.config import Settings, forbidden_changes, settings_of
 from hpc.config.secrets import MASK, Secrets, masked
 from hpc.errors import ConfigurationError, LoadError
 from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
@@ -30,8 +30,13 @@ from hpc.run.ownership import check_ownership
 from hpc.run.secret import make_secret
 from hpc.run.vault import Vault, filled_in, hidden
 
+if TYPE_CHECKING:
+    from hpc.config import Settings
+
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
+ELSEWHERE = ("hardware", "cluster", "launch", "run_dir")
+"""Sections that a point's signature leaves out."""
 FORMAT = 2
 """1 had a whole config in every line."""
 SHORT_LINE = 700
@@ -63,7 +68,16 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
+        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
+
         return self.checked or settings_of(self.config)
+
+    @cached_property
+    def signature(self) -> str:
+        """Alike for points that compute the same, wherever they lie and run, on however much."""
+        computed = {str(key): value for key, value in self.config.items() if key not in ELSEWHERE}
+        written = json.dumps(json.loads(frozen.dumps(computed)), sort_keys=True)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -258,6 +272,8 @@ class Sweep:
         if len(before) != len(self.points):
             return ["the number of points"]
         pairs = zip(before, self.points, strict=True)
+        from hpc.config import forbidden_changes  # deferred, as above
+
         both = ((masked(old.config), masked(new.config)) for old, new in pairs)  # a secret may be a new one
         return sorted({key for old, new in both for key in forbidden_changes(old, new)})
 

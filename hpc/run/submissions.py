@@ -70,12 +70,14 @@ class Job:
         submission: The call that sent it.
         is_cancelled: Whether `hpc cancel` has ended it.
         after: The newest attempt that the point had before; "" where it had none.
+        local: Its state in the queue of a machine, see `hpc.run.queue`; "" where it is in none.
     """
 
     id: str
     submission: Submission
     is_cancelled: bool = False
     after: str = ""
+    local: str = ""
 
 
 def record_submission(directory: Path, submission: Submission) -> None:

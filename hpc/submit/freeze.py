@@ -17,6 +17,7 @@ from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.say import each
 from hpc.submit.compose import Composer
 from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
@@ -48,7 +49,7 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
             )
     checked = _Checked()
     points = []
-    for number, typed in enumerate(overrides):
+    for number, typed in enumerate(each(overrides, f"Composing {len(overrides)} points")):
         with _naming(number, overrides):
             config, hydra = composer.compose(number, typed, more=len(overrides) > 1)
             points.append(checked.point(str(number), typed, config, hydra))
