@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -93,7 +92,6 @@ def test_nobody_else_can_write_any_of_it(place: Path) -> None:
         "rank_0.json.gz",
     } < names
     assert [path for path in paths if path.stat().st_mode & 0o022] == []
-    assert stat.S_IMODE((place / "out/submitit").stat().st_mode) == 0o700
 
 
 def test_no_file_that_others_can_read_holds_a_secret(place: Path) -> None:
