@@ -1,6 +1,9 @@
 """One PyTorch training loop: for a laptop, a node or a Slurm cluster, with nothing lost on preemption."""
 
-from __future__ import annotations
+import sys
+
+if sys.argv[:1] == ["-m"] and not {"hpc", "-mhpc"}.isdisjoint(sys.orig_argv) and not getattr(sys.flags, "safe_path", 0):
+    del sys.path[0]  # `python -m hpc` in a stranger's folder, with a json.py in it; hpc.cli brings it back to train
 
 import importlib
 from typing import TYPE_CHECKING, Any

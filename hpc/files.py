@@ -1,31 +1,146 @@
-"""How is a file replaced? By a whole one, so that whoever reads it sees the old content or the new, never a part."""
+"""How are files made, replaced, added to and read, so that nobody else can steer where the bytes go?
+
+What is made gets modes that no umask widens: others may read as the umask says, and write nothing. A run directory may
+have come from somebody else (a download, an archive), or others may have put something into it: names in it are never
+followed through a link, and a pipe is never waited for.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
+
+FILE_MODE, PRIVATE_MODE = 0o644, 0o600
+DIRECTORY_MODE, PRIVATE_DIRECTORY_MODE = 0o755, 0o700
+WRITTEN_BY_OTHERS = 0o022
+"""The bits that no file of ours has, whatever the umask is."""
+HERE_ONLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Never through a link, never waiting for a pipe's other end."""
+A_LINK, NOT_REGULAR = "it is a link", "it is not a regular file"
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str, mode: int = FILE_MODE) -> None:
     """All of it or nothing, and for good; see `replace_bytes`."""
-    replace_bytes(path, text.encode())
+    replace_bytes(path, text.encode(), mode)
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
-    """All of it or nothing, also after a power cut.
+def replace_bytes(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
+    """All of it or nothing, also after a power cut. A link of that name is replaced, and not what it points to.
+
+    Args:
+        path: Its directory must exist.
+        data: The new content.
+        mode: Of the new file, less the umask.
 
     Raises:
         OSError: The file system says no.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path, mode) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[IO[bytes]]:
+    """A new file that becomes `path` in one step when it is left, and vanishes when it is left by an exception.
+
+    Its name until then is a random one, so that nobody can have put a link there.
+
+    Raises:
+        OSError: The file system says no.
+    """
+    temporary = _temporary(path)
+    try:
+        with create(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     flush_directory(path.parent)
+
+
+def create(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
+    """A file that was not there.
+
+    Raises:
+        FileExistsError: Something of that name is there, be it a link that points nowhere.
+        OSError: The file system says no.
+    """
+    return os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+
+
+def open_to_append(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
+    """A file to add to, made where it is missing.
+
+    Raises:
+        OSError: The file system says no, or there is a link, a pipe, or a file that has other names as well.
+    """
+    file = os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode), "ab")
+    if os.fstat(file.fileno()).st_nlink > 1:  # a hard link: the bytes would go into a file that lies elsewhere, too
+        file.close()
+        raise OSError(errno.EMLINK, "it is one of several names of one file", str(path))
+    return file
+
+
+def append_text(path: Path, text: str, mode: int = FILE_MODE) -> None:
+    """Add to the end of a file in one write; see `open_to_append`."""
+    with open_to_append(path, mode) as file:
+        file.write(text.encode())
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The content of a file of a run directory.
+
+    Raises:
+        OSError: It is missing or cannot be read, or it is a link, a pipe or a device.
+    """
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> list[Path]:
+    """A directory, and those above it that are missing.
+
+    Args:
+        path: May be there already, but not as a link.
+        mode: Of the last one, less the umask; those above it get the usual one.
+
+    Returns:
+        What was made, from the top down.
+
+    Raises:
+        OSError: The file system says no, or something else has that name.
+    """
+    made: list[Path] = []
+    for each in reversed([path, *(parent for parent in path.parents if not parent.exists())]):
+        with suppress(FileExistsError):  # it is there, or another process was faster
+            each.mkdir(mode if each == path else DIRECTORY_MODE)
+            made.append(each)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, A_LINK, str(path))
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    return made
+
+
+@contextmanager
+def narrow_umask() -> Iterator[None]:
+    """While other packages write into a run directory: their files, too, are written by nobody else."""
+    before = os.umask(WRITTEN_BY_OTHERS)
+    os.umask(before | WRITTEN_BY_OTHERS)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def flush_directory(directory: Path) -> None:
@@ -43,37 +158,15 @@ def replace_loosely(path: Path, data: bytes) -> None:
     Raises:
         OSError: The file system says no.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def append_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Add to the end of a file in one write, never through a link or into a pipe.
-
-    Args:
-        path: Made where it is missing.
-        text: Whole lines.
-        mode: Of a file that is made.
-
-    Raises:
-        OSError: The file system says no.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    temporary = _temporary(path)
     try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def read_regular(path: str | Path) -> bytes:
-    """The content of a file, without waiting for a pipe's other end.
-
-    Raises:
-        OSError: It is missing, cannot be read, or is no regular file.
-    """
-    with _opened(path) as file:
-        return file.read()
+        with create(temporary) as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_tail(path: str | Path, count: int) -> bytes:
@@ -82,14 +175,24 @@ def read_tail(path: str | Path, count: int) -> bytes:
     Raises:
         OSError: As `read_regular`.
     """
-    with _opened(path) as file:
+    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - count))
         return file.read()
 
 
-def _opened(path: str | Path) -> BinaryIO:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(22, "it is not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+def _temporary(path: Path) -> Path:
+    """A name that nobody can guess."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _open(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:
+    """A descriptor of a regular file."""
+    try:
+        descriptor = os.open(path, flags | HERE_ONLY, mode)
+    except OSError as error:
+        told = {errno.ELOOP: A_LINK, errno.ENXIO: NOT_REGULAR}.get(error.errno or 0)
+        raise (OSError(error.errno, told, str(path)) if told else error) from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, NOT_REGULAR, str(path))

@@ -5,6 +5,7 @@
     error   what went wrong      any rank's to standard error, after `hpc: `
     fail    why a run ended      as error; a traceback where the exception is not one of hpc's own sentences
     phase   what takes so long   as say, once it has lasted two seconds
+    each    how far it is        a bar on a terminal, as phase elsewhere
 
 All of it goes through the logger "hpc". Before `set_up`, and in a program that never calls it, every process speaks to
 its screen and there is no file.
@@ -12,17 +13,19 @@ its screen and there is no file.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Timer
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from hpc.errors import ConfigurationError, HpcError
+from hpc.files import make_directory, open_to_append
 
 TRACEBACK = "HPC_TRACEBACK"
 """Set to 1, it shows where in the code the sentence of an error came from."""
@@ -31,6 +34,7 @@ PHASE_SECONDS = 2.0
 NAME = "hpc"
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PREFIX = "hpc: "
+Item = TypeVar("Item")
 
 
 class _Screen(logging.Handler):
@@ -50,6 +54,10 @@ class _Screen(logging.Handler):
 
 class _File(logging.FileHandler):
     """A rank's log file. One that cannot be written any more is given up with a warning, and training goes on."""
+
+    def _open(self) -> io.TextIOWrapper:
+        """As logging does it, but never through a link, or into a pipe."""
+        return io.TextIOWrapper(open_to_append(Path(self.baseFilename)), encoding=self.encoding, errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (this is logging's name)
         """Say once that the file is given up; logging would print a traceback for every message."""
@@ -140,6 +148,22 @@ def phase(text: str) -> Iterator[None]:
         timer.cancel()
 
 
+def each(items: Collection[Item], text: str) -> Iterator[Item]:
+    """The items, one after the other, to somebody who waits for all of them: a bar on a terminal, `phase` elsewhere.
+
+    Args:
+        items: What is worked on.
+        text: What is done with them.
+    """
+    if len(items) < 2 or not sys.stderr.isatty():
+        with phase(text):
+            yield from items
+        return
+    from tqdm import tqdm  # deferred: jobs that show no bar need not import it
+
+    yield from tqdm(items, desc=text, delay=PHASE_SECONDS, leave=False, file=sys.stderr)
+
+
 def clear_of_bars() -> AbstractContextManager[None]:
     """Around writing to the screen: progress bars that tqdm has drawn are wiped before and drawn again after."""
     bars = getattr(sys.modules.get("tqdm"), "tqdm", None)  # where nobody has imported it, there is no bar
@@ -171,7 +195,7 @@ def _traceback(cause: BaseException) -> str:
 
 def _opened(path: Path) -> _File:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         file = _File(path, encoding="utf-8", errors="backslashreplace")
     except OSError as problem:
         raise ConfigurationError(f"run_dir must be writable, but {path} is not: {problem.strerror}.") from problem

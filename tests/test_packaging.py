@@ -184,7 +184,7 @@ def test_the_job_imports_the_hpc_that_submitted_it(
 ) -> None:
     script = installation.script(tmp_path, fake_slurm)
     (pythonpath,) = re.findall(r"^export PYTHONPATH=(.*)$", script, re.MULTILINE)
-    (python,) = re.findall(r"(\S+) -u -m submitit\.", script)
+    (python,) = re.findall(r"(\S+) -u -m hpc\.submit\.", script)
     found = _output(python, "-c", "import hpc; print(hpc.__file__)", cwd=tmp_path, PYTHONPATH=pythonpath)
     assert found == f"{installation.home / 'hpc' / '__init__.py'}\n"
 

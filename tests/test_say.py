@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.config
+import os
 import subprocess
 import sys
 import threading
@@ -144,13 +145,17 @@ def test_a_log_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
         set_up(0, tmp_path / "logs" / "rank_0.log")
 
 
-def test_a_log_on_a_full_disk_is_given_up_once(capsys: Captured) -> None:
-    set_up(0, Path("/dev/full"))
+def test_a_log_on_a_full_disk_is_given_up_once(capsys: Captured, tmp_path: Path) -> None:
+    set_up(0, tmp_path / "log")
+    (file,) = (each for each in voice.logger.handlers if isinstance(each, logging.FileHandler))
+    with Path("/dev/full").open("wb") as full:  # no log is opened there: it is no regular file
+        assert file.stream is not None
+        os.dup2(full.fileno(), file.stream.fileno())
     say("first")
     say("second")
     shown = capsys.readouterr()
     assert shown.out == "first\nsecond\n"
-    assert shown.err.count("/dev/full cannot be written any more") == 1
+    assert shown.err.count(f"{tmp_path / 'log'} cannot be written any more") == 1
     assert "Traceback" not in shown.err
 
 

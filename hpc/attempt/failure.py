@@ -7,6 +7,7 @@ import os
 
 from hpc.attempt.attempt import Attempt
 from hpc.errors import HpcError, SaveError
+from hpc.files import create, make_directory
 from hpc.run.events import Failed
 from hpc.say import described
 
@@ -23,10 +24,10 @@ def note_failure(attempt: Attempt, cause: BaseException) -> None:
     """
     rank, text = attempt.world.rank, described(cause)
     with contextlib.suppress(OSError, SaveError):  # another rank was first, or the disk is gone: the code remains
-        attempt.record.parent.mkdir(parents=True, exist_ok=True)
-        with attempt.record.open("x") as file:
+        make_directory(attempt.record.parent)
+        with create(attempt.record) as file:
             of = f"rank {rank} of {attempt.world.world_size} on {os.uname().nodename}"
-            file.write(f"hpc: {of} failed first:\n{text}\n")
+            file.write(f"hpc: {of} failed first:\n{text}\n".encode(errors="backslashreplace"))
         attempt.journal.write(Failed(rank, code_of(cause), text.splitlines()[-1].removeprefix("hpc: ")))
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hpc.checkpoint.save import Group, Snapshot, commit
+from hpc.checkpoint.group import Group
+from hpc.checkpoint.save import Snapshot, commit
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.errors import SaveError
 

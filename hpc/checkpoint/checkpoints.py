@@ -214,10 +214,14 @@ class Checkpoints:
         return bool(self.group.broadcast(left is None or not self.saved_step or left > self._durable_seconds))
 
     def _take_over(self) -> HpcError | int | None:
-        """On rank 0: the newest step that was committed once; an error is for all ranks to raise."""
+        """On rank 0: the newest step that was committed once; an error is for all ranks to raise.
+
+        Where no journal came along with the checkpoints, as with a downloaded run, they tell it themselves.
+        """
         try:
             self.store.acquire()
-            return last_committed_step(lives(self.journal.events()))
+            committed = last_committed_step(lives(self.journal.events()))
+            return committed or next((each.step for each in self.store.list()), None)
         except HpcError as error:
             return error
 
@@ -233,10 +237,10 @@ class Checkpoints:
                 raise found
 
     def _check_journal(self, step: int | None, committed: int | None) -> None:
-        """Refuse to start from step 0 where the journal tells of a committed checkpoint."""
+        """Refuse to start from step 0 where there has been a committed checkpoint."""
         if step is None and committed is not None:
             raise LoadError(
-                f"{self.store.directory} must hold the checkpoint of step {committed} that the journal tells of, "
+                f"{self.store.directory} must hold the checkpoint of step {committed} that was committed, "
                 "but nothing there can be trusted: restore it, or choose another run_dir to start anew."
             )
         if self._is_main:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from hpc.checkpoint.files import DamagedError, HashingWriter, explained
+from hpc.checkpoint.files import HashingWriter, explained
 from hpc.checkpoint.load import by_file
-from hpc.checkpoint.manifest import read_manifest
+from hpc.checkpoint.reading import DamagedError, shown, size_problem
 from hpc.checkpoint.shards import part_of
 from hpc.checkpoint.store import Checkpoint, passed_over
 from hpc.checkpoint.tensors import DTYPES, layout, read_tensors, write_tensors
+from hpc.checkpoint.untrusted import read_manifest
 from hpc.errors import ConfigurationError, LoadError
-from hpc.files import flush_directory
+from hpc.files import replacing
 
 
 def export(checkpoint: Checkpoint, output: Path, file_format: str) -> int:
@@ -32,16 +32,14 @@ def export(checkpoint: Checkpoint, output: Path, file_format: str) -> int:
     """
     try:
         weights, aliases = read_weights(checkpoint.directory)
-    except DamagedError as error:
-        raise LoadError(passed_over(checkpoint, [str(error)])) from error
-    temporary = output.with_name(f"{output.name}.tmp")
+    except (DamagedError, OSError) as error:
+        raise LoadError(passed_over(checkpoint, [shown(error)])) from error
     with explained(output.parent):
-        if file_format == "pt":
-            torch.save(weights | {name: weights[stored] for name, stored in aliases.items()}, temporary)
-        else:
-            _write_safetensors(temporary, weights, aliases)
-        temporary.replace(output)
-        flush_directory(output.parent)
+        with replacing(output) as file:
+            if file_format == "pt":
+                torch.save(weights | {name: weights[stored] for name, stored in aliases.items()}, file)
+            else:
+                write_tensors(HashingWriter(file), weights, layout(weights, aliases), lambda: None)
         return output.stat().st_size
 
 
@@ -59,20 +57,21 @@ def read_weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
             f"{directory} must hold tensors by name to be exported, but an engine has saved it in files of its own: "
             "use the engine's tools on them."
         )
+    for name in {piece.file for entry in entries.values() for piece in entry.pieces}:
+        problem = size_problem(directory, name, written.files[name])
+        if problem:
+            raise DamagedError(problem)
     tensors = {name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype]) for name, entry in entries.items()}
     wanted = by_file(entries, {name: part_of(tensor, 0) for name, tensor in tensors.items()})
     for name, pieces in wanted.items():
-        read_tensors(directory / name, written.files[name], pieces, verify=True)
-    aliases = {_exported(name): _exported(stored) for name, stored in written.aliases.items()}
-    return {_exported(name): tensor for name, tensor in tensors.items()}, aliases
+        read_tensors(directory, name, written.files[name], pieces, verify=True)
+    tied = {name: stored for name, stored in written.aliases.items() if name.startswith("model") and stored in entries}
+    return (
+        {_exported(name): tensor for name, tensor in tensors.items()},
+        {_exported(name): _exported(stored) for name, stored in tied.items()},
+    )
 
 
 def _exported(name: str) -> str:
     """The first model's names as they are; those of further models keep which one it is."""
     return name.removeprefix("model/")
-
-
-def _write_safetensors(path: Path, weights: Mapping[str, torch.Tensor], aliases: Mapping[str, str]) -> None:
-    with path.open("wb") as file:
-        write_tensors(HashingWriter(file), weights, layout(weights, aliases), lambda: None)
-        file.flush()

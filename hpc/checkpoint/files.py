@@ -13,13 +13,10 @@ from typing import IO
 import xxhash
 
 from hpc.errors import SaveError
+from hpc.files import create
 
 CHUNK_BYTES = 1 << 20
 """Hashed and written in turns, so that a chunk is still in the processor's cache when it is needed again."""
-
-
-class DamagedError(Exception):
-    """A checkpoint is not what was written; the message says which file and why."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,11 @@ def write_file(path: Path, rank: int, write: Callable[[HashingWriter], None]) ->
     """Create a file and make it durable.
 
     Args:
-        path: Must not exist.
+        path: Must not exist, not even as a link; nobody but the owner may write it, whatever the umask.
         rank: Who writes it.
         write: Fills it.
     """
-    with path.open("xb") as file:
+    with create(path) as file:
         writer = HashingWriter(file, rank)
         write(writer)
         file.flush()
@@ -88,57 +85,14 @@ def write_file(path: Path, rank: int, write: Callable[[HashingWriter], None]) ->
 
 def read_entry(path: Path, rank: int) -> FileEntry:
     """Make durable a file that other code has written, and take its checksum by reading it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return FileEntry(path.stat().st_size, checksum(path), rank)
-
-
-def checksum(path: Path) -> str:
-    """xxh3_128 of a file's content."""
-    digest = xxhash.xxh3_128()
-    chunk = bytearray(CHUNK_BYTES)
+    digest, size = xxhash.xxh3_128(), 0
+    chunk = memoryview(bytearray(CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
+        os.fsync(file.fileno())
         while count := file.readinto(chunk):
-            digest.update(memoryview(chunk)[:count])
-    return digest.hexdigest()
-
-
-def size_problem(path: Path, size: int) -> str | None:
-    """What is wrong with a file, as far as it can be told without reading it."""
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    return None if found == size else f"{path.name} should have {size} bytes and has {found}"
-
-
-def file_damage(path: Path, entry: FileEntry) -> str | None:
-    """What is wrong with a file, or None: it has the size and the checksum it was written with."""
-    problem = size_problem(path, entry.bytes)
-    if problem is None and checksum(path) != entry.xxh3_128:
-        problem = checksum_problem(path)
-    return problem
-
-
-def read_whole(path: Path, entry: FileEntry) -> bytes:
-    """A small file's content.
-
-    Raises:
-        DamagedError: It is not what was written.
-        OSError: It cannot be read.
-    """
-    problem = size_problem(path, entry.bytes)
-    content = b"" if problem else path.read_bytes()
-    if problem is None and xxhash.xxh3_128_hexdigest(content) != entry.xxh3_128:
-        problem = checksum_problem(path)
-    if problem:
-        raise DamagedError(problem)
-    return content
-
-
-def checksum_problem(path: Path) -> str:
-    """The error sentence for a file whose content has changed."""
-    return f"{path.name} does not have the checksum it was written with"
+            digest.update(chunk[:count])
+            size += count
+    return FileEntry(size, digest.hexdigest(), rank)
 
 
 @contextmanager

@@ -16,15 +16,18 @@ from typing import Any
 
 import torch
 
-from hpc.checkpoint.files import DamagedError, file_damage, read_whole
+from hpc.checkpoint.files import FileEntry
 from hpc.checkpoint.formats import upgraded
-from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, TensorEntry, read_manifest
-from hpc.checkpoint.plain import unpacked
-from hpc.checkpoint.save import Group, read_trainer
+from hpc.checkpoint.group import Group
+from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, TensorEntry
+from hpc.checkpoint.reading import DamagedError, file_damage, read_whole, size_problem, unreadable
 from hpc.checkpoint.shards import Part, overlap, part_of
 from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, passed_over
 from hpc.checkpoint.tensors import DTYPES, Wanted, read_tensors
+from hpc.checkpoint.trainer import check_trainer, read_trainer, understood
+from hpc.checkpoint.unpacking import unpacked
+from hpc.checkpoint.untrusted import read_manifest
 from hpc.errors import HpcError
 
 STATE = ("models", "optimizers", "others", "frozen")
@@ -75,11 +78,11 @@ def _load(checkpoint: Checkpoint, state: TrainingState, group: Group) -> dict[st
     if isinstance(manifest, str):
         return [manifest]
     reading = _Reading(checkpoint.directory, manifest, group)
-    problems = _agreed(group, reading.read(state))
+    problems = _agreed(group, reading.sizes()) or _agreed(group, reading.read(state))
     if problems:
         return problems
     _agreed(group, reading.restore(state))
-    return reading.values()
+    return reading.trainer
 
 
 def _agreed(group: Group, outcome: list[str] | HpcError) -> list[str]:
@@ -106,11 +109,18 @@ class _Reading:
         self.targets: dict[str, torch.Tensor] = {}
         self.trainer: dict[str, Any] = {}
 
+    def sizes(self) -> list[str]:
+        """What is wrong with the sizes of this rank's share of the files: no room is made before they are known."""
+        mine = {name: entry for name, entry in self.written.files.items() if self._is_mine(entry)}
+        problems = (size_problem(self.directory, name, entry) for name, entry in mine.items())
+        return [problem for problem in problems if problem]
+
     def read(self, state: TrainingState) -> list[str] | HpcError:
         """Read everything this rank needs; what is wrong with it is a value, to be compared with other ranks'."""
         try:
             self.trainer = self._read_trainer()
-            self.targets = state.targets(self.written, self.trainer)
+            with understood():
+                self.targets = state.targets(self.written, self.trainer)
         except HpcError as error:
             return error
         except DamagedError as error:
@@ -118,23 +128,22 @@ class _Reading:
         parts = {name: part_of(tensor, self.rank) for name, tensor in self.targets.items()}
         wanted = by_file(self.written.tensors, parts)
         problems = [self._problem(name, wanted.get(name, [])) for name in self.written.files if name != TRAINER_FILE]
-        for alias, stored in self.written.aliases.items():
-            target = self.targets.get(alias)
-            if target is not None and target is not self.targets[stored]:
-                target.detach().copy_(self.targets[stored].detach())
+        for alias in self.written.aliases.keys() & self.targets.keys():
+            target, stored = self.targets[alias], self.targets[self.written.aliases[alias]]
+            if target is not stored:
+                target.detach().copy_(stored.detach())
         return [problem for problem in problems if problem]
 
     def restore(self, state: TrainingState) -> list[str] | HpcError:
-        """Hand over what was read."""
+        """Hand over what was read, and leave in `trainer` what belongs to no object."""
         try:
-            state.restore(self.directory, self.targets, self.trainer)
+            with understood():
+                values = {name: unpacked(each) for name, each in self.trainer.items() if name not in STATE}
+                state.restore(self.directory, self.targets, self.trainer)
         except HpcError as error:
             return error
+        self.trainer = values
         return []
-
-    def values(self) -> dict[str, Any]:
-        """What trainer.pt holds besides the state of objects."""
-        return {name: unpacked(each) for name, each in self.trainer.items() if name not in STATE}
 
     def _read_trainer(self) -> dict[str, Any]:
         """The content of trainer.pt as the newest format has it.
@@ -144,23 +153,30 @@ class _Reading:
         """
         try:
             entry = self.written.files[TRAINER_FILE]
-            content = read_trainer(io.BytesIO(read_whole(self.directory / TRAINER_FILE, entry)))
-            return upgraded(content, self.written, self.manifest.format)
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            content = read_trainer(io.BytesIO(read_whole(self.directory, TRAINER_FILE, entry)))
+            content = upgraded(content, self.written, self.manifest.format)
+            check_trainer(content, self.written.tensors.keys() | self.written.aliases.keys())
+        except OSError as error:
+            raise DamagedError(unreadable(TRAINER_FILE, error)) from error
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedError(f"{TRAINER_FILE} cannot be read ({error})") from error
+        return content
+
+    def _is_mine(self, entry: FileEntry) -> bool:
+        return entry.rank % self.size == self.rank
 
     def _problem(self, name: str, wanted: list[Wanted]) -> str | None:
-        path, entry = self.directory / name, self.written.files[name]
-        is_mine = entry.rank % self.size == self.rank
+        entry = self.written.files[name]
+        is_mine = self._is_mine(entry)
         try:
             if any(part for _, _, part in wanted) or (wanted and is_mine):
-                read_tensors(path, entry, wanted, is_mine)
+                read_tensors(self.directory, name, entry, wanted, is_mine)
             elif is_mine:
-                return file_damage(path, entry)
+                return file_damage(self.directory, name, entry)
         except DamagedError as error:
             return str(error)
         except OSError as error:
-            return f"{name} cannot be read ({error})"
+            return unreadable(name, error)
         return None
 
 

@@ -1,6 +1,7 @@
 """What does a checkpoint directory hold, and where does each piece of each tensor lie?
 
 manifest.json is one JSON object: `checkpoint` says everything below, `xxh3_128` is the checksum of that part's bytes.
+`hpc.checkpoint.untrusted` reads it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import xxhash
 
-from hpc.checkpoint.files import DamagedError, FileEntry
+from hpc.checkpoint.files import FileEntry
 
 MANIFEST_FILE = "manifest.json"
 TRAINER_FILE = "trainer.pt"
+ITEM_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+}
+"""Bytes of an element, by type as safetensors spells it."""
 FORMAT = 2
 OLDEST_FORMAT = 1
-_OPENING = b'{"xxh3_128":"%b","checkpoint":'
+OPENING = b'{"xxh3_128":"%b","checkpoint":'
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Manifest:
         fields = dataclasses.asdict(self)
         fields |= fields.pop("written")
         content = json.dumps(fields, separators=(",", ":")).encode()
-        return _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n"
+        return OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n"
 
 
 def merged(parts: Iterable[Written]) -> Written:
@@ -108,37 +114,3 @@ def merged(parts: Iterable[Written]) -> Written:
             before = whole.tensors[name].pieces if name in whole.tensors else ()
             whole.tensors[name] = dataclasses.replace(entry, pieces=before + entry.pieces)
     return whole
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a checkpoint.
-
-    Raises:
-        DamagedError: It is not what was written.
-    """
-    try:
-        return _parsed((directory / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{MANIFEST_FILE} cannot be read ({error})") from error
-
-
-def _parsed(data: bytes) -> Manifest:
-    opening = len(_OPENING % bytes(32))
-    content = data[opening:-2]
-    if data != _OPENING % xxhash.xxh3_128_hexdigest(content).encode() + content + b"}\n":
-        raise ValueError("it does not have the checksum it was written with")
-    fields = json.loads(content)
-    if not OLDEST_FORMAT <= fields["format"] <= FORMAT:
-        raise ValueError(f"only formats {OLDEST_FORMAT} to {FORMAT} are known here, and it has {fields['format']}")
-    files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
-    tensors = {name: _tensor_entry(entry) for name, entry in fields.pop("tensors").items()}
-    aliases = fields.pop("aliases")
-    return Manifest(**fields, written=Written(files, tensors, aliases))
-
-
-def _tensor_entry(fields: dict[str, Any]) -> TensorEntry:
-    pieces = [
-        Piece(piece["file"], piece["begin"], tuple(piece["offsets"]), tuple(piece["shape"]))
-        for piece in fields["pieces"]
-    ]
-    return TensorEntry(fields["dtype"], tuple(fields["shape"]), tuple(pieces))

@@ -15,8 +15,10 @@ import torch
 
 from hpc.checkpoint.manifest import TensorEntry
 from hpc.checkpoint.names import few, own_name
-from hpc.checkpoint.plain import Keep, packed, unpacked
+from hpc.checkpoint.packing import packed
+from hpc.checkpoint.plain import Keep
 from hpc.checkpoint.tensors import DTYPES, is_storable
+from hpc.checkpoint.unpacking import unpacked
 
 
 class NamedModel:

@@ -16,9 +16,11 @@ import torch
 from hpc.checkpoint.manifest import TensorEntry
 from hpc.checkpoint.models import fresh
 from hpc.checkpoint.names import few
-from hpc.checkpoint.plain import TAG, Fetch, Keep, packed, unpacked
+from hpc.checkpoint.packing import packed
+from hpc.checkpoint.plain import TAG, Fetch, Keep
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES
+from hpc.checkpoint.unpacking import unpacked
 from hpc.errors import ConfigurationError, SaveError
 
 

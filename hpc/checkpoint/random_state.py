@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpc.checkpoint.unpacking import check_twister, random_up
+
 
 def random_state() -> dict[str, Any]:
     """This rank's random generators, in types that torch.load takes with weights_only."""
@@ -22,10 +24,16 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put one rank's generators back to where they were."""
-    random.setstate(state["python"])
+    """Put one rank's generators back to where they were.
+
+    Raises:
+        Exception: That is no state of them.
+    """
+    random.setstate(random_up(state["python"]).getstate())
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    twister = keys.numpy().astype(np.uint32)
+    check_twister(twister, rest[0])
+    np.random.set_state((name, twister, *rest))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

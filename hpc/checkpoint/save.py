@@ -7,47 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Protocol, TypeVar, cast
+from typing import IO, Any, cast
 
 import torch
 
 from hpc.checkpoint.drift import Survey, Testimony, difference, disagree, evidence, survey, verdict
-from hpc.checkpoint.files import HashingWriter, explained, read_entry, write_file
+from hpc.checkpoint.engines import SavesItself, save_engines
+from hpc.checkpoint.files import HashingWriter, explained, write_file
+from hpc.checkpoint.group import Group, outcome_of, raised
 from hpc.checkpoint.manifest import TRAINER_FILE, Manifest, Piece, TensorEntry, Written, merged
 from hpc.checkpoint.names import below
-from hpc.checkpoint.plain import packed, unpacked
+from hpc.checkpoint.packing import packed
 from hpc.checkpoint.random_state import random_state
 from hpc.checkpoint.shards import ALL_RANKS, Part, is_distributed, part_of
-from hpc.checkpoint.state import SavesItself, TrainingState
+from hpc.checkpoint.state import TrainingState
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
 from hpc.checkpoint.tensors import code_of, layout, write_tensors
+from hpc.checkpoint.trainer import read_trainer
+from hpc.checkpoint.unpacking import unpacked
 from hpc.errors import HpcError, LoadError, SaveError
 from hpc.failpoints import failpoint
 from hpc.files import flush_directory
-from hpc.world import World
-
-_T = TypeVar("_T")
-
-
-class Group(Protocol):
-    """The ranks that save and load together, and plain values between them."""
-
-    @property
-    def world(self) -> World:
-        """Which of them this is."""
-        ...
-
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank. Collective."""
-        ...
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, by rank, on rank 0; elsewhere an empty list. Collective."""
-        ...
-
-    def all_gather(self, value: Any) -> list[Any]:
-        """Every rank's value, by rank, on every rank. Collective."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -155,18 +135,18 @@ def commit(store: CheckpointStore, group: Group, contents: Snapshot) -> Checkpoi
     """
     rank = group.world.rank
     _examine(group, contents)
-    begun = group.broadcast(_outcome(lambda: store.begin(contents.step)) if rank == 0 else None)
-    temporary: Path = _raised(begun)
+    begun = group.broadcast(outcome_of(lambda: store.begin(contents.step)) if rank == 0 else None)
+    temporary: Path = raised(begun)
     failpoint("begun", rank)
     states = group.gather(contents.rank_state)
-    outcomes = [group.gather(_outcome(lambda: _write(temporary, contents, states, rank)))]
+    outcomes = [group.gather(outcome_of(lambda: _write(temporary, contents, states, rank)))]
     if contents.engines:
-        outcomes.append(_save_engines(temporary, contents.engines, group))
+        outcomes.append(save_engines(temporary, contents.engines, group))
     failpoint("gathered", rank)
-    published = _outcome(lambda: _publish(store, temporary, contents, outcomes)) if rank == 0 else None
+    published = outcome_of(lambda: _publish(store, temporary, contents, outcomes)) if rank == 0 else None
     result = group.broadcast(published)
     failpoint("told", rank)
-    return cast("Checkpoint", _raised(result))
+    return cast("Checkpoint", raised(result))
 
 
 def _examine(group: Group, contents: Snapshot) -> None:
@@ -190,7 +170,7 @@ def _publish(
 ) -> Checkpoint:
     """On rank 0: a checkpoint if all ranks could write, else nothing."""
     try:
-        written = merged([_raised(each) for ranks in outcomes for each in ranks])
+        written = merged([raised(each) for ranks in outcomes for each in ranks])
         manifest = Manifest(contents.step, store.token, round(time.time(), 3), contents.metrics, written)
         return store.publish(temporary, manifest)
     finally:
@@ -237,23 +217,6 @@ def _save(content: Any, writer: HashingWriter) -> None:
     torch.save(content, cast("IO[bytes]", writer))  # write is all that torch asks of a file (torch 2.6-2.13)
 
 
-def read_trainer(file: IO[bytes]) -> dict[str, Any]:
-    """The content of a trainer.pt; nobody's code is run by reading it.
-
-    Raises:
-        ValueError: It holds something else than plain values.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many words for it, and the reason is not in the first of them
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        telling = [line for line in lines if "WeightsUnpickler error" in line]
-        raise ValueError(next(iter(telling or lines), type(error).__name__).rstrip(".")) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}")
-    return content
-
-
 def _check_readable(path: Path) -> None:
     """What cannot be read back must not be taken for a checkpoint.
 
@@ -263,47 +226,5 @@ def _check_readable(path: Path) -> None:
     try:
         with path.open("rb") as file:
             unpacked(read_trainer(file), lambda _: torch.empty(0))
-    except (ValueError, TypeError, KeyError, AttributeError, LoadError) as error:
+    except (ValueError, LoadError) as error:
         raise SaveError(f"{path.name} was written, but cannot be read back: {error}.") from error
-
-
-def _save_engines(directory: Path, engines: Mapping[str, SavesItself], group: Group) -> list[Written | SaveError]:
-    """Let engines write into directories of their own; their files are divided among the ranks for reading."""
-    saved = group.all_gather(_outcome(lambda: _call_engines(directory, engines)))
-    problem = next((each for each in saved if isinstance(each, SaveError)), None)
-    names = group.broadcast(_files_of(directory, engines)) if problem is None else []
-    rank, size = group.world.rank, group.world.world_size
-    return group.gather(problem or _outcome(lambda: _read_back(directory, names[rank::size], rank)))
-
-
-def _call_engines(directory: Path, engines: Mapping[str, SavesItself]) -> None:
-    with explained(directory.parent):
-        for name, engine in engines.items():
-            (directory / name).mkdir(exist_ok=True)
-            engine.save_files(directory / name)
-
-
-def _files_of(directory: Path, engines: Mapping[str, SavesItself]) -> list[str]:
-    found = [path for name in engines for path in (directory / name).rglob("*") if path.is_file()]
-    return sorted(path.relative_to(directory).as_posix() for path in found)
-
-
-def _read_back(directory: Path, names: list[str], rank: int) -> Written:
-    with explained(directory.parent):
-        for each in {(directory / name).parent for name in names}:
-            flush_directory(each)
-        return Written({name: read_entry(directory / name, rank) for name in names})
-
-
-def _outcome(action: Callable[[], _T]) -> _T | SaveError:
-    """A SaveError as a value, so that it can be told to other ranks."""
-    try:
-        return action()
-    except SaveError as error:
-        return error
-
-
-def _raised(outcome: Any) -> Any:
-    if isinstance(outcome, SaveError):
-        raise outcome
-    return outcome

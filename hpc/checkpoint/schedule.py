@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from hpc.checkpoint.background import Flight
+from hpc.checkpoint.group import Group
 from hpc.checkpoint.interval import MIN_SECONDS, Choice, choose
-from hpc.checkpoint.save import Group
 from hpc.config import CheckpointOptions
 from hpc.run.events import IntervalChosen
 from hpc.run.journal import Journal

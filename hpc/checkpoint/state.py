@@ -19,13 +19,18 @@ from typing import Any, Protocol
 
 import torch
 
+from hpc.checkpoint.engines import SavesItself
 from hpc.checkpoint.manifest import TensorEntry, Written
 from hpc.checkpoint.models import NamedModel, fresh
 from hpc.checkpoint.names import below, few, kind, own_name, parameter_names
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
-from hpc.checkpoint.plain import Keep, copied, on_device, packed, tensor_tag, unpacked, unsavable
+from hpc.checkpoint.packing import copied, packed, unsavable
+from hpc.checkpoint.plain import Keep, on_device, tensor_tag
+from hpc.checkpoint.reading import shown
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
+from hpc.checkpoint.trainer import check_aliases
+from hpc.checkpoint.unpacking import unpacked
 from hpc.errors import HpcError, LoadError
 
 OTHERS = "others"
@@ -43,27 +48,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Take it back."""
-        ...
-
-
-class SavesItself(Protocol):
-    """An engine that keeps model and optimizer in files of its own, as DeepSpeed's does."""
-
-    def save_files(self, directory: Path) -> None:
-        """Write everything into an empty directory, the same on all ranks. Collective."""
-        ...
-
-    def load_files(self, directory: Path) -> None:
-        """Take it back; the files have been verified. Collective."""
-        ...
-
-    def parameters(self) -> Mapping[str, torch.Tensor]:
-        """What of its parameters can be looked at on this rank."""
-        ...
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all ranks have these parameters alike."""
         ...
 
 
@@ -142,6 +126,7 @@ class TrainingState:
         """
         entries = {**written.tensors, **{name: written.tensors[stored] for name, stored in written.aliases.items()}}
         models, optimizers = self._named_models(), self._named_optimizers()
+        check_aliases(written, {f"{which}/{name}" for which, model in models.items() for name in model.live})
         _compare_counts(models, optimizers, trainer)
         _compare_others(self.others, trainer)
         targets: dict[str, torch.Tensor] = {}
@@ -157,6 +142,10 @@ class TrainingState:
             name = tag["name"]
             if name.startswith(f"{OTHERS}/"):
                 targets[name] = _other_target(entries[name], like.get(name), tag["device"])
+        for alias in written.aliases.keys() & targets.keys():
+            stored = written.aliases[alias]
+            if stored not in targets:
+                targets[stored] = torch.empty(entries[stored].shape, dtype=DTYPES[entries[stored].dtype])
         return targets
 
     def restore(self, directory: Path, targets: Mapping[str, torch.Tensor], trainer: Mapping[str, Any]) -> None:
@@ -216,7 +205,7 @@ class TrainingState:
 def misfit(reason: object) -> LoadError:
     """The sentence about a checkpoint of something else."""
     return LoadError(
-        f"The checkpoint does not fit what is being trained: {str(reason).rstrip('.')}; give run_dir another name to "
+        f"The checkpoint does not fit what is being trained: {shown(reason).rstrip('.')}; give run_dir another name to "
         "start anew, or train what was trained there."
     )
 

@@ -16,8 +16,9 @@ from typing import IO, Any
 import torch
 import xxhash
 
-from hpc.checkpoint.files import CHUNK_BYTES, DamagedError, FileEntry, HashingWriter, checksum_problem, size_problem
+from hpc.checkpoint.files import CHUNK_BYTES, FileEntry, HashingWriter
 from hpc.checkpoint.manifest import Piece
+from hpc.checkpoint.reading import DamagedError, check_size, checksum_problem, opened
 from hpc.checkpoint.shards import Part, is_distributed, overlap
 from hpc.errors import SaveError
 
@@ -121,11 +122,12 @@ Wanted = tuple[Piece, torch.dtype, Part | None]
 """A piece of the file, its type, and what of it is wanted: None when nothing is."""
 
 
-def read_tensors(path: Path, entry: FileEntry, wanted: Sequence[Wanted], verify: bool) -> None:
+def read_tensors(directory: Path, name: str, entry: FileEntry, wanted: Sequence[Wanted], verify: bool) -> None:
     """Read what is wanted of a file into the tensors that are to hold it.
 
     Args:
-        path: Of the file.
+        directory: The checkpoint.
+        name: Of the file.
         entry: What the manifest says of it.
         wanted: All its pieces.
         verify: Read it whole, and compare its checksum on the way. A file that is wanted whole is verified anyway.
@@ -133,24 +135,23 @@ def read_tensors(path: Path, entry: FileEntry, wanted: Sequence[Wanted], verify:
     Raises:
         DamagedError: It is not what was written; the tensors hold anything then.
     """
-    problem = size_problem(path, entry.bytes)
-    if problem:
-        raise DamagedError(problem)
     ordered = sorted(wanted, key=lambda each: each[0].begin)
     verify = verify or all(_is_wanted_whole(piece, part) for piece, _, part in ordered)
-    with path.open("rb", buffering=0) as file:
-        reader = _Reader(file, xxhash.xxh3_128() if verify else None)
+    with opened(directory, name) as file:
+        check_size(file, name, entry)
+        reader = _Reader(file, name, xxhash.xxh3_128() if verify else None)
         for piece, dtype, part in ordered:
             _read_piece(reader, piece, dtype, part)
         if verify and reader.digest_to(entry.bytes) != entry.xxh3_128:
-            raise DamagedError(checksum_problem(path))
+            raise DamagedError(checksum_problem(name))
 
 
 class _Reader:
     """A file that is read forward; with a digest nothing is skipped."""
 
-    def __init__(self, file: IO[bytes], digest: Any) -> None:
+    def __init__(self, file: IO[bytes], name: str, digest: Any) -> None:
         self.file: Any = file
+        self.name = name
         self.digest = digest
         self.position = 0
 
@@ -170,7 +171,7 @@ class _Reader:
             while done < len(chunk):
                 count = self.file.readinto(chunk[done:])
                 if not count:
-                    raise DamagedError(f"{Path(self.file.name).name} ends while it is read")
+                    raise DamagedError(f"{self.name} ends while it is read")
                 done += count
             if self.digest is not None:
                 self.digest.update(chunk)

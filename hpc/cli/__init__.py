@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import click
 
@@ -44,4 +43,3 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption."""
-    sys.path.insert(0, "")  # the user's own modules lie here; a console script starts without

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ import click
 from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
+from hpc.run.queue import ask_to_cancel
 from hpc.run.submissions import LOCAL, record_cancelled
 from hpc.say import error, warn
 from hpc.slurm import client
@@ -62,7 +64,7 @@ def _cancel(status: SweepStatus, alive: Sequence[PointStatus]) -> tuple[list[Poi
         if point.job is None
     ]
     local = [point for point in alive if point.job is not None and point.job.submission.scheduler == LOCAL]
-    stopped = [point for point in local if _stop(point, problems)]
+    stopped = [point for point in local if _stop(status.directory, point, problems)]
     in_slurm = [point for point in alive if point.job is not None and point.job.submission.scheduler != LOCAL]
     cancelled = stopped + _scancel(in_slurm, problems)
     if not cancelled:
@@ -74,8 +76,16 @@ def _cancel(status: SweepStatus, alive: Sequence[PointStatus]) -> tuple[list[Poi
     return cancelled, problems
 
 
-def _stop(point: PointStatus, problems: list[str]) -> bool:
+def _stop(sweep: Path, point: PointStatus, problems: list[str]) -> bool:
+    """A queue is asked, because it would start a point again that has only been told to save."""
     process = None if point.job is None else point.job.submission.process
+    if point.job is not None and point.job.local:
+        try:
+            ask_to_cancel(sweep, [point.name])
+        except OSError as problem:
+            problems.append(f"Point {point.name} could not be cancelled: {problem.filename}: {problem.strerror}.")
+            return False
+        return True
     if process is not None and stop(process):
         return True
     where = "another machine" if process is None else process.host

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from hpc.checkpoint.files import DamagedError
-from hpc.checkpoint.manifest import Manifest, read_manifest
+from hpc.checkpoint.manifest import Manifest
+from hpc.checkpoint.reading import DamagedError, shown
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
+from hpc.checkpoint.untrusted import read_manifest
 from hpc.cli.columns import aligned
-from hpc.errors import HpcError, LoadError
+from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Verified
 from hpc.run.journal import Journal, read_journal
@@ -21,6 +23,8 @@ from hpc.run.lives import read_back_times
 from hpc.say import fail, warn
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+COLUMNS = ("step", "size", "age", "verified", "logged")
+DAMAGED = "damaged"
 UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
@@ -31,10 +35,19 @@ def checkpoint_command() -> None:
 
 @checkpoint_command.command("ls")
 @click.argument("run", type=RUN)
-def list_command(run: Path) -> None:
-    """Every checkpoint of RUN: step, size, age, when it was last read back whole, and what was logged."""
-    for directory in _points(run):
-        click.echo(f"{directory}\n{listing(directory, time.time())}")
+@click.pass_context
+def list_command(context: click.Context, run: Path) -> None:
+    """Every checkpoint of RUN: step, size, age, when it was last read back whole, and what was logged.
+
+    Exit with 65 when one cannot be followed.
+    """
+    with _told(context):
+        rows: list[tuple[str, ...]] = []
+        for directory in _points(run):
+            rows = [*rows, *(own := listing(directory, time.time()))]
+            click.echo(f"{directory}\n{aligned([COLUMNS, *own])}")
+        if any(DAMAGED in row for row in rows):
+            context.exit(LoadError.exit_code)
 
 
 @checkpoint_command.command("verify")
@@ -42,11 +55,12 @@ def list_command(run: Path) -> None:
 @click.pass_context
 def verify_command(context: click.Context, run: Path) -> None:
     """Read every byte of every checkpoint of RUN; exit with 65 when one is damaged."""
-    found = [_verified(directory, each) for directory in _points(run) for each in _store(directory).list()]
-    if not found:
-        _fail(context, LoadError(f"{run} must be a run directory with checkpoints, but has none."))
-    if not all(found):
-        context.exit(LoadError.exit_code)
+    with _told(context):
+        found = [_verified(directory, each) for directory in _points(run) for each in _store(directory).list()]
+        if not found:
+            raise LoadError(f"{run} must be a run directory with checkpoints, but has none.")
+        if not all(found):
+            context.exit(LoadError.exit_code)
 
 
 @checkpoint_command.command("export")
@@ -58,54 +72,51 @@ def export_command(context: click.Context, run: Path, file_format: str, output: 
     """Write the weights of the newest good checkpoint of RUN into one file, whoever saved them; no GPU is needed."""
     from hpc.checkpoint.export import export  # deferred: it imports torch
 
-    output = output or run / f"model.{file_format}"
-    try:
+    with _told(context):
+        output = output or _beside(run, f"model.{file_format}")
         newest = _store(run).latest(warn)
         if newest is None:
             raise LoadError(f"{run} must be a run directory with a good checkpoint, but has none.")
         size = export(newest, output.absolute(), file_format)
-    except HpcError as error:
-        _fail(context, error)
-        return
-    click.echo(f"{output}: step {newest.step}, {_size(size)}")
+        click.echo(f"{output}: step {newest.step}, {_size(size)}")
 
 
-def listing(directory: Path, now: float) -> str:
-    """The checkpoints of one point as a table.
+def listing(directory: Path, now: float) -> list[tuple[str, ...]]:
+    """The checkpoints of one point, a row of COLUMNS for each.
 
     Args:
         directory: The point's.
         now: Seconds since the epoch.
     """
     verified = read_back_times(read_journal(directory))
-    rows = [_row(each, verified.get(each.step), now) for each in _store(directory).list()]
-    return aligned([("step", "size", "age", "verified", "logged"), *rows])
+    return [_row(each, verified.get(each.step), now) for each in _store(directory).list()]
 
 
 def _row(checkpoint: Checkpoint, verified_at: float | None, now: float) -> tuple[str, ...]:
     try:
         manifest = read_manifest(checkpoint.directory)
     except DamagedError as error:
-        return (str(checkpoint.step), "?", "?", "damaged", str(error))
+        return (str(checkpoint.step), "?", "?", DAMAGED, str(error))
     read_at = verified_at if verified_at is not None and verified_at >= manifest.saved_at else None
     return (
         str(checkpoint.step),
         _size(_bytes(manifest)),
         f"{_duration(now - manifest.saved_at)}",
         "not read back" if read_at is None else f"{_duration(now - read_at)} ago",
-        "  ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items()),
+        "  ".join(f"{shown(name)} {value:.4g}" for name, value in manifest.metrics.items()),
     )
 
 
 def _verified(directory: Path, checkpoint: Checkpoint) -> bool:
-    """Say what a checkpoint is like; a good one is noted in the journal, where `ls` finds it."""
+    """Say what a checkpoint is like; a good one is noted in the journal, where `ls` finds it, if the run is ours."""
     problems = damage(checkpoint)
     if problems:
         click.echo(f"{checkpoint.directory}: damaged: {', '.join(problems)}")
         return False
     files = read_manifest(checkpoint.directory).written.files
     click.echo(f"{checkpoint.directory}: {len(files)} files as they were written")
-    Journal(directory, f"verify-{os.uname().nodename}-{os.getpid()}").write(Verified(checkpoint.step))
+    if directory.stat().st_uid == os.geteuid() and os.access(directory, os.W_OK):
+        Journal(directory, f"verify-{os.uname().nodename}-{os.getpid()}").write(Verified(checkpoint.step))
     return True
 
 
@@ -137,6 +148,20 @@ def _duration(seconds: float) -> str:
     return f"{max(0.0, seconds) / length:.0f} {name}"
 
 
-def _fail(context: click.Context, error: HpcError) -> None:
-    fail(error)
-    context.exit(error.exit_code)
+def _beside(run: Path, name: str) -> Path:
+    if not os.access(run, os.W_OK):
+        raise ConfigurationError(f"--output must name a file, because {run} is not yours to write, but is not given.")
+    return run / name
+
+
+@contextmanager
+def _told(context: click.Context) -> Iterator[None]:
+    """Say what is wrong in one sentence, and exit with its code."""
+    try:
+        yield
+    except HpcError as error:
+        fail(error)
+        context.exit(error.exit_code)
+    except OSError as error:
+        fail(LoadError(f"{error.filename} must be readable, but is not: {error.strerror}."))
+        context.exit(LoadError.exit_code)

@@ -101,11 +101,12 @@ def _watch(words: Sequence[str], show_all: bool, interval: float) -> None:
 
 def _most_interesting(points: Sequence[PointStatus]) -> list[PointStatus]:
     """The first ones of each state, in the sweep's order."""
-    share = MOST_ROWS // 5
+    alike: dict[str, list[PointStatus]] = {}
+    for point in points:
+        alike.setdefault(point.state, []).append(point)
     found: list[PointStatus] = []
     for state in INTERESTING:
-        alike = [point for point in points if point.state == state]
-        found += alike[: max(0, min(share, MOST_ROWS - len(found)))]
+        found += alike.get(state, [])[: max(0, min(MOST_ROWS // 5, MOST_ROWS - len(found)))]
     return sorted(found, key=lambda point: point.index)
 
 

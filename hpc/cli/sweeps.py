@@ -12,8 +12,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpc.errors import ConfigurationError, HpcError
+from hpc.run.points import open_sweep
 from hpc.say import fail
 from hpc.status import find
+from hpc.status.overrides import differing_keys, values_of
 from hpc.status.sweep import PointStatus, SweepStatus, look
 
 COMPLETED_VALUES = 200
@@ -108,8 +110,5 @@ def names(points: Iterable[PointStatus]) -> str:
 
 
 def _overrides(directory: Path) -> list[str]:
-    from hpc.run.points import load_sweep  # deferred: a shell asks at every key
-    from hpc.status.overrides import differing_keys, values_of  # deferred, as above
-
-    values = [values_of(point.overrides) for point in load_sweep(directory).points]
+    values = [values_of(overrides) for _, overrides in open_sweep(directory).overrides()]
     return [f"{key}={each[key]}" for key in differing_keys(values) for each in values if key in each]

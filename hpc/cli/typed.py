@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from hpc.cli import run
@@ -13,6 +15,7 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_command(arguments: tuple[str, ...]) -> None:
     """Train here, or with -m submit: the same as `python run.py`."""
+    _import_from_here()
     run.main(list(arguments))
 
 
@@ -20,5 +23,11 @@ def run_command(arguments: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def script_command(arguments: tuple[str, ...]) -> None:
     """Print what `-m` with the same arguments would send, byte for byte, and send nothing."""
+    _import_from_here()
     asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     run.main(["-m", *asked, "launch.dry_run=true"])
+
+
+def _import_from_here() -> None:
+    """The user's own modules lie here. Verbs that do not run them import nothing from where they happen to be typed."""
+    sys.path.insert(0, "")

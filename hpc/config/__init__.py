@@ -1,21 +1,29 @@
-"""What may be configured, and whether it can be."""
+"""What may be configured, and whether it can be.
+
+The names below are found in their files when they are first asked for: who only looks for secrets, as `hpc status`
+does, need not wait for omegaconf.
+"""
 
 from __future__ import annotations
 
-from hpc.config.changes import forbidden_changes, leaves
-from hpc.config.checks import plain, register_schema, settings_of
-from hpc.config.schema import (
-    CheckpointOptions,
-    Cluster,
-    Experiment,
-    Hardware,
-    Launch,
-    Profile,
-    RuntimeOptions,
-    Settings,
-    StrategyOptions,
-)
-from hpc.config.sentences import sentence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpc.config.changes import forbidden_changes, leaves
+    from hpc.config.checks import plain, register_schema, settings_of
+    from hpc.config.schema import (
+        CheckpointOptions,
+        Cluster,
+        Experiment,
+        Hardware,
+        Launch,
+        Profile,
+        RuntimeOptions,
+        Settings,
+        StrategyOptions,
+    )
+    from hpc.config.sentences import sentence
 
 __all__ = [
     "CheckpointOptions",
@@ -34,3 +42,18 @@ __all__ = [
     "sentence",
     "settings_of",
 ]
+_FILES = {
+    "forbidden_changes": "changes",
+    "leaves": "changes",
+    "plain": "checks",
+    "register_schema": "checks",
+    "sentence": "sentences",
+    "settings_of": "checks",
+}
+"""Where a name is defined; all others are the schema's."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES.get(name, 'schema')}"), name)

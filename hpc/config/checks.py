@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from functools import cache
+from string import Formatter
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -121,18 +122,26 @@ def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
         if not VARIABLE.fullmatch(name):
             return f"cluster.environment must have names of letters, digits and _, but has {name!r}."
         if not isinstance(cluster.environment[name], str):
-            return f"cluster.environment.{name} must be a text, but is {typed(cluster.environment[name])}."
-    if any("\0" in text for text in (*cluster.environment.values(), *cluster.srun, *cluster.setup)):
+            return f"cluster.environment.{name} must be a text, but is a {type(cluster.environment[name]).__name__}."
+    if not all(map(_is_text, (*cluster.environment.values(), *cluster.srun, *cluster.setup))):
         return "cluster.environment, cluster.srun and cluster.setup must be text without null characters."
     return _wrong_gres(cluster.gres)
 
 
+def _is_text(text: str) -> bool:
+    """Whether a file of a batch script can hold it."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # it stands for bytes that are no text
+        return False
+
+
 def _wrong_gres(gres: str | None) -> str:
     try:
-        spelled = (gres or "gpu").format(gpu_type="type", gpus_per_node=1)
-    except (LookupError, ValueError, AttributeError, TypeError):
-        spelled = ""
-    if not spelled:
+        fields = [(name, *further) for _, name, *further in Formatter().parse(gres or "gpu") if name is not None]
+    except ValueError:
+        fields = [("", "", "")]
+    if not all(each in (("gpu_type", "", None), ("gpus_per_node", "", None)) for each in fields):
         return f"cluster.gres may have {{gpu_type}} and {{gpus_per_node}} in braces and nothing else, but is {gres}."
     return ""
 

@@ -10,8 +10,9 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 Limits = dict[str, Any]
-CONTROL = frozenset(map(chr, (*range(32), 127)))
-"""Characters that no name has, and that break the lines of a batch script."""
+CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))))
+"""Characters that no name has, and that break the lines of a batch script: control characters, Unicode's separators of
+lines and paragraphs, and what stands for bytes that are no text."""
 
 
 def at_least(least: int) -> Limits:

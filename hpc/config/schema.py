@@ -26,13 +26,14 @@ class Hardware:
     tasks_per_node: int | None = field(default=None, metadata=at_least(1))
     """Ranks on each node, one per GPU where there are GPUs; None takes whatever world the launcher brings."""
     gpus_per_node: int = field(default=0, metadata=at_least(0))
-    gpu_type: str | None = None
+    gpu_type: str | None = field(default=None, metadata=without("\\"))
     """As the site's `--gres` spells it: a100, h100; a slice of one is a type, too: 1g.5gb."""
     cpus_per_task: int | None = field(default=None, metadata=at_least(1))
     """None leaves the scheduler's default."""
     memory_gb: int | None = field(default=None, metadata=at_least(0))
     """Per node; 0 asks for all of it, None leaves the scheduler's default."""
     time_limit_minutes: int = field(default=60, metadata=at_least(1))
+    """Of one attempt, here as in Slurm: it stops cluster.grace_seconds before, saves, and goes on in another one."""
     source: str = ""
     """Where the numbers come from."""
 
@@ -53,7 +54,7 @@ class Cluster:
     account: str | None = field(default=None, metadata=without("\\"))
     qos: str | None = field(default=None, metadata=without("\\"))
     constraint: str | None = field(default=None, metadata=without("\\"))
-    gres: str | None = "gpu:{gpu_type}:{gpus_per_node}"
+    gres: str | None = field(default="gpu:{gpu_type}:{gpus_per_node}", metadata=without("\\"))
     """How this site spells GPUs; `gpu:{gpus_per_node}` where types have no name, null where sbatch.gpus-per-node or its
     like asks for them instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +69,9 @@ class Cluster:
     """How long before the time limit the run stops and saves; must exceed one step plus one save."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
+    run_dir_writers: str = field(default="owner", metadata=one_of("owner", "group", "anyone"))
+    """Who may write into run_dir, or into a directory above it, and so run code as you: nobody but you; its group, too,
+    as in a project's shared directory; anyone, as where a file system has no users."""
 
 
 @dataclass
@@ -168,8 +172,19 @@ class Launch:
 
     dry_run: bool = False
     """Print what would be sent, and send nothing."""
+    detach: bool = False
+    """On this machine: return at once, and let a process without a terminal run the points. Slurm always does so."""
+    wait: bool = False
+    """Wait until every point has ended, as sweepers must that choose points by the values of others (Optuna)."""
+    max_parallel: int | None = field(default=None, metadata=at_least(1))
+    """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
+    machine as many as its CPUs, memory and GPUs suffice for."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
+    """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
+    yes: bool = False
+    """Says so beforehand."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

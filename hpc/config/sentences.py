@@ -18,6 +18,7 @@ from omegaconf.errors import (
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hpc.config.schema import Settings
+from hpc.config.secrets import is_private_key, masked_override
 
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
@@ -52,7 +53,8 @@ def _of_hydra(error: BaseException) -> str:
         group, _, name = missing.rpartition("/")
         return f"{group} must be one of {', '.join(options)}, but is {name}"
     if isinstance(override, str):
-        return f"{override!r} cannot be read as an override: {_place(override, _lines(error))}"
+        shown = masked_override(override)
+        return f"{shown!r} cannot be read as an override: {_place(override, _lines(error))}"
     return ""
 
 
@@ -74,6 +76,8 @@ def _of_omegaconf(error: BaseException) -> str:
         return f"{_first(error)} (at {key}): register that resolver in the module of experiment.target"
     if not isinstance(error, OmegaConfBaseException):
         return ""
+    if key and is_private_key(str(key)):
+        return f"{key} must be a text or a number, but is not"
     text, file = _first(error), _file(error)
     merged = MERGED.fullmatch(text)
     if merged and merged[1] in SECTIONS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 
+from hpc.config.limits import typed
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
 from hpc.run.index import record_sweep
@@ -11,7 +13,6 @@ from hpc.run.points import Point, Sweep
 from hpc.slurm import client
 from hpc.submit.again import part_of, send_again
 from hpc.submit.environment import scrubbed_process, user_environment
-from hpc.submit.plan import make_plans
 from hpc.submit.send import plans_for_slurm, send, show
 
 
@@ -27,20 +28,22 @@ def submit(sweep: Sweep) -> None:
 
 
 def _submit(sweep: Sweep) -> None:
-    shown = {point.settings.launch.dry_run for point in sweep.points}
-    if len(shown) > 1:
-        raise ConfigurationError("launch.dry_run must be the same for all points of a sweep, but is true and false.")
-    if True in shown:
+    _check_alike(sweep)
+    if sweep.points[0].settings.launch.dry_run:
         _show(sweep)
         return
-    schedulers = {_scheduler(point) for point in sweep.points}
-    if "slurm" in schedulers:
+    here, place = _here(sweep)
+    is_sent = len(here) < len(sweep.points)
+    if is_sent:
         send(sweep, _scheduler)
-    else:
-        sweep.write_or_continue()
-    record_sweep(sweep.directory, user_environment())
-    if "local" in schedulers:
-        _run_here(sweep)
+    if place is None:
+        record_sweep(sweep.directory, user_environment())
+        return
+    with local.claimed(sweep.directory, None if is_sent else sweep.write_or_continue) as record:
+        record_sweep(sweep.directory, user_environment())
+        code = local.run(record, here, place)
+    if code:
+        raise SystemExit(code)
 
 
 def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None:
@@ -57,18 +60,35 @@ def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None
     """
     with scrubbed_process():
         part = part_of(sweep, names)
-        schedulers = {_scheduler(point) for point in part.points}
-        if "slurm" in schedulers:
+        here, place = _here(part)
+        is_sent = len(here) < len(part.points)
+        if is_sent:
             send_again(sweep, names, _scheduler, is_changed)
-        elif is_changed:
-            sweep.write_or_continue()
-        if "local" in schedulers:
-            _run_here(part)
+        if place is None:
+            return
+        with local.claimed(sweep.directory, sweep.write_or_continue if is_changed and not is_sent else None) as record:
+            code = local.run(record, here, place)
+        if code:
+            raise SystemExit(code)
 
 
-def _run_here(sweep: Sweep) -> None:
-    plans = make_plans(sweep, len(sweep.points), _scheduler)
-    local.run([plan for plan in plans if plan.scheduler == "local"])
+def _here(sweep: Sweep) -> tuple[list[Point], local.Place | None]:
+    """The points that stay on this machine, and the machine, on which each of them can run."""
+    points = [point for point in sweep.points if _scheduler(point) == "local"]
+    return points, local.place_for(points) if points else None
+
+
+def _check_alike(sweep: Sweep) -> None:
+    """The launch section is about the sweep as a whole."""
+    first = sweep.points[0].settings.launch
+    for option in fields(first):
+        name, value = option.name, getattr(first, option.name)
+        others = [each for point in sweep.points if (each := getattr(point.settings.launch, name)) != value]
+        if others:
+            raise ConfigurationError(
+                f"launch.{name} must be the same for all points of a sweep, but is {typed(value)} and "
+                f"{typed(others[0])}."
+            )
 
 
 def choose_scheduler(asked: str, gpus_per_node: int) -> str:

@@ -1,119 +1,93 @@
-"""Runs plans on this machine, one point after the other, through submitit's local executor."""
+"""This machine as a place for points: what fits is checked first, then they run here, or in a process of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shlex
-import subprocess
-import sys
-import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
-from submitit.core.utils import JobPaths
-from submitit.local.local import LocalExecutor, LocalJob
+from hpc.errors import ConfigurationError, LoadError
+from hpc.launch.demand import demand_of
+from hpc.launch.detached import start_detached
+from hpc.launch.leases import lease_directory
+from hpc.launch.machine import this_machine
+from hpc.launch.queue import Place, Queue
+from hpc.launch.record import Record, claim
+from hpc.run.points import Point, is_sweep
+from hpc.run.result import read_result
+from hpc.say import say
+from hpc.submit.environment import user_environment
 
-from hpc.attempt.identity import new_stamp
-from hpc.errors import EXIT_CONTINUE
-from hpc.run.directory import RunDirectory
-from hpc.run.processes import this_process
-from hpc.run.submissions import LOCAL, Submission, newest_attempts, record_submission
-from hpc.say import error, say, warn
-from hpc.submit.environment import for_child
-from hpc.submit.interpreter import interpreter
-from hpc.submit.payload import run_point
-from hpc.submit.plan import Plan
-
-POLL_SECONDS = 0.2
+__all__ = ["Place", "claimed", "place_for", "run"]
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
-class _Executor(LocalExecutor):
-    """submitit's own controller waits for every task although one is dead, and then exits 0 (submitit 1.5)."""
-
-    def _submit_command(self, command: str) -> LocalJob[Any]:
-        tasks, job_id = self._num_tasks(), new_stamp()  # process ids come again, in containers after every start
-        environment = {
-            "SUBMITIT_EXECUTOR": "local",
-            "SUBMITIT_LOCAL_NTASKS": str(tasks),
-            "SUBMITIT_LOCAL_COMMAND": command,
-            "SUBMITIT_LOCAL_TIMEOUT_S": "0",
-            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "0",
-            "SUBMITIT_LOCAL_NODEID": "0",
-            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
-            "SUBMITIT_STDERR_TO_STDOUT": "1",
-            "SUBMITIT_LOCAL_WITH_SHELL": "",
-            "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
-            **self.parameters["environment"],
-        }
-        controller = [sys.executable, "-m", "hpc.launch.controller", str(self.folder), job_id]
-        process = subprocess.Popen(controller, env={"SUBMITIT_LOG_LEVEL": "WARNING", **for_child(**environment)})
-        return LocalJob(folder=self.folder, job_id=job_id, process=process, tasks=list(range(tasks)))
-
-
-def run(plans: list[Plan]) -> None:
-    """Run every point to its end, showing rank 0's output.
+def place_for(points: Sequence[Point]) -> Place:
+    """This machine, if each of these points can run on it. Nothing of the sweep is written.
 
     Raises:
-        SystemExit: With the code of the first point that did not finish. A failure does not keep later points from
-            running; a stop does.
+        ConfigurationError: A point cannot.
     """
-    failed = 0
-    for plan, point in [(each, point) for each in plans for point in each.points]:
-        code = _run_point(plan, point)
-        failed = failed or code
-        if code == EXIT_CONTINUE:
-            warn("Stopped; the same command goes on from here.")
-            break
-    if failed:
-        raise SystemExit(failed)
+    place = Place(this_machine(user_environment()), lease_directory(user_environment()))
+    for point in points:
+        demand_of(point.settings, place.machine)
+        if GPU_VARIABLE in point.settings.cluster.environment:
+            raise ConfigurationError(
+                f"cluster.environment must not have {GPU_VARIABLE} on this machine, because each point gets GPUs of "
+                "its own there: export it before you start the sweep."
+            )
+    return place
 
 
-def _run_point(plan: Plan, point: str) -> int:
-    executor = _Executor(folder=plan.log_directory, python=interpreter(plan))
-    executor.parameters.update(tasks_per_node=plan.hardware.task_count, environment=dict(plan.cluster.environment))
-    say(f"Point {point}: {plan.hardware.task_count} rank(s) here, in {plan.sweep_directory / point}")
-    job = cast("LocalJob[None]", executor.submit(run_point, str(plan.sweep_directory), point))
-    process = cast("subprocess.Popen[bytes]", job._process)
-    _note(plan, point, job.job_id, process)
-    log = JobPaths(plan.log_directory, job.job_id, 0).stdout
-    code = _follow(process, log)
-    if code:
-        for record in RunDirectory(plan.sweep_directory / point).failures.glob(f"*{job.job_id}*"):
-            error(record.read_text().removeprefix("hpc: ").rstrip("\n"))
-        error(f"Point {point} ended with exit code {code}; its logs: {shlex.quote(str(plan.log_directory))}")
-    return code
+@contextlib.contextmanager
+def claimed(directory: Path, write: Callable[[], object] | None) -> Iterator[Record]:
+    """Be the only queue of a sweep meanwhile.
+
+    Args:
+        directory: The sweep's.
+        write: Writes the sweep, or goes on with the one that is there; None where that is done.
+
+    Raises:
+        ConfigurationError: The sweep has a queue already, or cannot be written.
+    """
+    record = claim(directory) if is_sweep(directory) else None
+    try:
+        if write is not None:
+            write()
+        record = record or claim(directory)
+        yield record
+    finally:
+        if record is not None:
+            os.close(record.descriptor)
 
 
-def _note(plan: Plan, point: str, job: str, process: subprocess.Popen[bytes]) -> None:
-    """Write down which process holds the point, for `hpc status` and `hpc cancel`; it trains without that, too."""
-    after = newest_attempts(plan.sweep_directory, [point])
-    with suppress(OSError):
-        recorded = this_process(process.pid)
-        now = round(time.time(), 3)
-        record_submission(plan.sweep_directory, Submission(job, (point,), now, LOCAL, process=recorded, after=after))
+def run(record: Record, points: Sequence[Point], place: Place) -> int:
+    """Run those points that are not finished yet; returns the exit code of the whole.
 
+    With launch.detach it returns at once, and another process runs them.
 
-def _follow(process: subprocess.Popen[bytes], log: Path) -> int:
-    """Relay a growing file until the process ends; Ctrl-C reaches the ranks by themselves, and they save."""
-    shown = 0
-    while True:
-        try:
-            code = process.poll()
-            shown += _relay(log, shown)
-            if code is not None:
-                return code
-            time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            continue
-
-
-def _relay(log: Path, start: int) -> int:
-    if not log.exists():
+    Args:
+        record: Of the sweep, whose queue this process is.
+        points: Of the sweep; some may go elsewhere.
+        place: See `place_for`.
+    """
+    left = [point for point in points if not _is_finished(record, point)]
+    done = len(points) - len(left)
+    if done and len(points) > 1:
+        say(f"Finished already: {done} of {len(points)} points.")
+    if left and points[0].settings.launch.detach:
+        start_detached(record, left)
         return 0
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read()
-    sys.stdout.write(text.decode(errors="replace"))
-    sys.stdout.flush()
-    return len(text)
+    return Queue(record, left, place).run() if left else 0
+
+
+def _is_finished(record: Record, point: Point) -> bool:
+    directory = record.sweep / point.name
+    try:
+        result = read_result(directory)
+    except LoadError:  # its own attempt says so, and ends with the code for it
+        return False
+    if result is not None:
+        say(f"{directory} is finished: it returned {result.value}; choose another run_dir to train again.")
+    return result is not None

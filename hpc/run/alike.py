@@ -46,7 +46,9 @@ def changed(old: Any, what: Iterable[Difference]) -> Any:
 
 
 def _in_order(old: dict[Any, Any], new: dict[Any, Any]) -> bool:
-    return [*(key for key in old if key in new), *(key for key in new if key not in old)] == list(new)
+    """Whether taking keys away from one and adding others gives the other; 1 and true are one key to Python alone."""
+    kept = [*(key for key in old if key in new), *(key for key in new if key not in old)]
+    return kept == list(new) and list(map(type, kept)) == list(map(type, new))
 
 
 def _changed(tree: Any, path: Sequence[Any], value: list[Any]) -> Any:

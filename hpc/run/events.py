@@ -188,6 +188,8 @@ def _checked(value: Any, hint: Any) -> Any:
     Raises:
         TypeError: It is not.
     """
+    if type(value) is hint and hint is not float:
+        return value
     if get_origin(hint) is tuple:
         return tuple(_checked(each, str) for each in _checked(value, list))
     if get_origin(hint) is dict:

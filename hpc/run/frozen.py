@@ -10,6 +10,7 @@ import base64
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 from pathlib import Path, PurePath
@@ -18,6 +19,17 @@ from typing import Any
 from hpc.errors import ConfigurationError
 
 TAG = "hpc:"
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Stands in the place of a value that others must not read; see `hpc.run.vault`.
+
+    Args:
+        name: Of the value.
+    """
+
+    name: str
 
 
 def dumps(value: Any) -> str:
@@ -50,6 +62,8 @@ def _encoded(value: Any, where: str) -> Any:
         return [_encoded(each, f"{where}[{number}]") for number, each in enumerate(value)]
     if isinstance(value, bytes):
         return {f"{TAG}bytes": base64.b64encode(value).decode()}
+    if isinstance(value, Hidden):
+        return {f"{TAG}hidden": value.name}
     if isinstance(value, PurePath):
         return {f"{TAG}path": str(value)}
     if isinstance(value, Enum) and "<locals>" not in type(value).__qualname__:
@@ -86,5 +100,6 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
     f"{TAG}mapping": dict,
     f"{TAG}bytes": base64.b64decode,
     f"{TAG}path": Path,
+    f"{TAG}hidden": Hidden,
     f"{TAG}member": _member,
 }

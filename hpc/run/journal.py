@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpc.errors import LoadError, SaveError
-from hpc.files import read_regular
+from hpc.files import append_text, make_directory, read_regular
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Event, Started, Verified, beginning, from_line, to_line
 
@@ -43,14 +43,8 @@ class Journal:
         """
         line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Never through a link or into a pipe that another user has put there.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(self.path, flags, 0o644)
-            try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+            make_directory(self.path.parent)
+            append_text(self.path, line)
         except OSError as error:
             raise SaveError(
                 f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
@@ -98,7 +92,7 @@ def read_journal_and_parts(directory: Path) -> list[Event]:
 
 
 def _is_directory(path: Path) -> bool:
-    if path.exists() and not path.is_dir():
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise NotADirectoryError(20, "it is not a directory", str(path))
     return path.exists()
 

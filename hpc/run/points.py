@@ -10,25 +10,33 @@ A line holds the resolved config, or how it differs from that of another line. W
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpc.config import Settings, forbidden_changes, settings_of
+from hpc.config.secrets import MASK, Secrets, masked
 from hpc.errors import ConfigurationError, LoadError
-from hpc.files import flush_directory, replace_text
+from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
 from hpc.run.code import Code
+from hpc.run.ownership import check_ownership
 from hpc.run.secret import make_secret
+from hpc.run.vault import Vault, filled_in, hidden
+
+if TYPE_CHECKING:
+    from hpc.config import Settings
 
 SWEEP_FILE = "sweep.json"
 POINTS_FILE = "points.jsonl"
+ELSEWHERE = ("hardware", "cluster", "launch", "run_dir")
+"""Sections that a point's signature leaves out."""
 FORMAT = 2
 """1 had a whole config in every line."""
 SHORT_LINE = 700
@@ -60,7 +68,21 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
+        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
+
         return self.checked or settings_of(self.config)
+
+    @cached_property
+    def signature(self) -> str:
+        """Alike for points that compute the same, wherever they lie and run, on however much."""
+        computed = {str(key): value for key, value in self.config.items() if key not in ELSEWHERE}
+        written = json.dumps(json.loads(frozen.dumps(computed)), sort_keys=True)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """What of it is nobody else's to read."""
+        return Secrets.of(self.config)
 
     @classmethod
     def of_line(cls, line: str) -> Point:
@@ -98,6 +120,30 @@ class Point:
         """
         fields = {"name": self.name, "overrides": self.overrides, "config": self.config}
         return frozen.dumps({**fields, "hydra": self.hydra} if self.hydra else fields) + "\n"
+
+    def hidden(self, vault: Vault) -> Point:
+        """The same for everybody to read: its secrets go into the vault."""
+        config, hydra, overrides = hidden(vault, self.secrets, self.config, self.hydra, self.overrides)
+        return replace(self, config=config, hydra=hydra, overrides=overrides)
+
+    def revealed(self, vault: Vault) -> Point:
+        """The same as it was before it was hidden."""
+        config, hydra, overrides = map(vault.reveal, (self.config, self.hydra, self.overrides))
+        return replace(self, config=config, hydra=hydra, overrides=overrides)
+
+    def filled_in(self, other: Point) -> Point:
+        """The same with the secrets of another point, which is like it.
+
+        Raises:
+            ConfigurationError: The other point lacks one.
+        """
+        try:
+            config, hydra = filled_in(self.config, other.config), filled_in(self.hydra, other.hydra)
+            return replace(self, config=config, hydra=hydra, overrides=filled_in(self.overrides, other.overrides))
+        except (LookupError, TypeError) as error:
+            raise ConfigurationError(
+                f"All ranks must be started with the same config, but this one has no {error.args[0]}."
+            ) from error
 
     def difference(self, number: int, other: Point) -> str:
         """What points.jsonl holds of it where it is much like another point.
@@ -141,7 +187,12 @@ class Sweep:
         Raises:
             ConfigurationError: A value is of a kind that cannot be written down.
         """
-        return list(_lines(self.points))
+        return list(_lines([point.hidden(self.vault) for point in self.points]))
+
+    @cached_property
+    def vault(self) -> Vault:
+        """The secrets that the lines have names for; filled by making the lines."""
+        return Vault()
 
     def point_directory(self, name: str) -> Path:
         """Where the point's journal, metrics and checkpoints lie."""
@@ -157,9 +208,12 @@ class Sweep:
             ConfigurationError: The directory holds a sweep already, or cannot be written; nothing was.
         """
         lines = "".join(self.lines)
+        self._check_ownership()
         with _explained(self.directory), _taken_back() as made:
-            _make_directory(self.directory, made)
+            made.extend([] if self.directory.is_dir() else make_directory(self.directory))
+            self._check_ownership()  # others may have been faster than we where everybody may write
             self._claim(lines, made)
+            made.extend(self.vault.write(self.directory))
             if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
                 made.append(make_secret(self.directory))
             self._write_code(made)
@@ -177,6 +231,7 @@ class Sweep:
         if not is_sweep(self.directory):
             self.write()
             return
+        self._check_ownership()
         changed = self._changed_keys()
         if changed:
             raise ConfigurationError(
@@ -185,20 +240,25 @@ class Sweep:
             )
         lines = "".join(self.lines)
         with _explained(self.directory):
+            self.vault.write(self.directory, besides=Vault.read(self.directory))
             replace_text(self.directory / POINTS_FILE, lines)
             replace_text(self.directory / SWEEP_FILE, self._summary())
+            self.vault.write(self.directory)
             self._write_code([])
 
     def _write_code(self, made: list[Path]) -> None:
         if self.code is not None:
             self.code.write(self.directory, made)
 
+    def _check_ownership(self) -> None:
+        check_ownership(self.directory, self.points[0].settings.cluster.run_dir_writers)
+
     def _claim(self, lines: str, made: list[Path]) -> None:
         path = self.directory / POINTS_FILE
         try:
-            with path.open("x") as file:
+            with create(path) as file:
                 made.append(path)
-                file.write(lines)
+                file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError:
@@ -212,7 +272,10 @@ class Sweep:
         if len(before) != len(self.points):
             return ["the number of points"]
         pairs = zip(before, self.points, strict=True)
-        return sorted({key for old, new in pairs for key in forbidden_changes(old.config, new.config)})
+        from hpc.config import forbidden_changes  # deferred, as above
+
+        both = ((masked(old.config), masked(new.config)) for old, new in pairs)  # a secret may be a new one
+        return sorted({key for old, new in both for key in forbidden_changes(old, new)})
 
     def _summary(self) -> str:
         return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
@@ -242,7 +305,8 @@ class StoredSweep:
         line = self.lines[number]
         with self._damage(number):
             other = json.loads(line).get("like")
-            return Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
+            point = Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
+            return point.revealed(self._vault)
 
     def named(self, name: str) -> Point:
         """The point of that name.
@@ -274,12 +338,16 @@ class StoredSweep:
         """
         with self._damage(number):
             fields = json.loads(self.lines[number])
-            return fields["name"], tuple(fields["overrides"])
+            return fields["name"], tuple(each if isinstance(each, str) else MASK for each in fields["overrides"])
 
     def _whole(self, number: int) -> Point:
         if not isinstance(number, int) or not 0 <= number < len(self):
             raise ValueError(f"it is like point {number}, which there is not")
         return self._known.setdefault(number, Point.of_line(self.lines[number]))
+
+    @cached_property
+    def _vault(self) -> Vault:
+        return Vault.read(self.directory)
 
     @cached_property
     def _known(self) -> dict[int, Point]:
@@ -344,10 +412,8 @@ def is_sweep(directory: Path) -> bool:
 def remove_made(made: list[Path]) -> None:
     """Remove what `Sweep.write` made. A directory stays where something else has been put into it."""
     for path in reversed(made):
-        try:
+        with suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-        except OSError:
-            return
 
 
 def _lines(points: Sequence[Point]) -> Iterator[str]:
@@ -365,7 +431,7 @@ def _lines(points: Sequence[Point]) -> Iterator[str]:
 
 def _text(directory: Path, name: str) -> str:
     try:
-        return (directory / name).read_text()
+        return read_regular(directory / name).decode()
     except OSError as error:
         raise ConfigurationError(
             f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
@@ -402,13 +468,3 @@ def _taken_back() -> Iterator[list[Path]]:
     except BaseException:
         remove_made(made)
         raise
-
-
-def _make_directory(directory: Path, made: list[Path]) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        try:
-            path.mkdir()
-        except FileExistsError:  # another command was faster, or a link points nowhere
-            continue
-        made.append(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError, SaveError
-from hpc.files import replace_text
+from hpc.files import read_regular, replace_text
 from hpc.run.directory import RunDirectory
 
 
@@ -50,10 +50,10 @@ def read_result(directory: Path) -> Result | None:
         LoadError: finished.json is there and is not what a finished run writes.
     """
     path = RunDirectory(directory).finished
-    if not path.exists():
-        return None
     try:
-        return Result(json.loads(path.read_text())["value"])
+        return Result(json.loads(read_regular(path))["value"])
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LoadError(
             f"{path} must be what a finished run wrote, but cannot be read as that "

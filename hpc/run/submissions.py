@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.files import append_text
+from hpc.files import append_text, read_regular
 from hpc.run.journal import read_journal
 from hpc.run.lives import lives
 
@@ -70,12 +70,14 @@ class Job:
         submission: The call that sent it.
         is_cancelled: Whether `hpc cancel` has ended it.
         after: The newest attempt that the point had before; "" where it had none.
+        local: Its state in the queue of a machine, see `hpc.run.queue`; "" where it is in none.
     """
 
     id: str
     submission: Submission
     is_cancelled: bool = False
     after: str = ""
+    local: str = ""
 
 
 def record_submission(directory: Path, submission: Submission) -> None:
@@ -133,9 +135,11 @@ def _told(directory: Path) -> Iterator[dict[str, Job]]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
+    try:
+        lines = read_regular(path).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return
-    for text in path.read_text(errors="replace").splitlines():
+    for text in lines:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

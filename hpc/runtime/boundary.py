@@ -8,7 +8,9 @@ from typing import Any
 
 from hpc.checkpoint.checkpoints import Checkpoints, Position
 from hpc.checkpoint.random_state import restore_random_state
+from hpc.checkpoint.trainer import understood
 from hpc.config import plain
+from hpc.config.secrets import masked
 from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
@@ -65,9 +67,10 @@ class Boundary:
             SaveError: The directory cannot be written.
         """
         found = self.checkpoints.resume()
-        self._set_random_state(found["ranks"] if found else [])
-        self.step = found["step"] if found else 0
-        self.positions = Positions(found, self.parts.group.world.rank)
+        with understood():
+            self._set_random_state(found["ranks"] if found else [])
+            self.step = found["step"] if found else 0
+            self.positions = Positions(found, self.parts.group.world.rank)
         if self.parts.is_main:
             self.report = self._open_report(found)
         self.profiler.after(self.step)
@@ -284,7 +287,7 @@ class Boundary:
     def _open_report(self, found: dict[str, Any] | None) -> Report:
         parts = self.parts
         run = TrackedRun(
-            parts.directory, parts.settings.experiment.name, plain(parts.config), self.step, parts.group.environ
+            parts.directory, parts.settings.experiment.name, masked(plain(parts.config)), self.step, parts.group.environ
         )
         size_bytes = found.get("metrics_bytes") if found else None
         options = parts.settings.runtime.must_be_finite

@@ -23,6 +23,7 @@ from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
+from hpc.run.ownership import check_ownership
 from hpc.runtime.accelerate import no_attribute
 from hpc.runtime.arguments import directory_name
 from hpc.runtime.finite import Finite
@@ -187,6 +188,7 @@ class Runtime(Stepping, Processes, Gradients, Weights):
 
     def _begin(self, world: World | None, directory: Path) -> Attempt:
         """An attempt of this Runtime's own, where no task has begun one."""
+        check_ownership(directory, self.settings.cluster.run_dir_writers)
         known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
         secret = process_secret(known)
         return begin(known, secret, directory, lambda key, text: told_by_rank_0(known, secret, options, key, text))

@@ -77,16 +77,6 @@ def end_time(record: Mapping[str, str]) -> float | None:
         return None
 
 
-def max_array_size(clusters: str | None = None) -> int:
-    """Most tasks in one array, here or on other clusters.
-
-    The highest index Slurm takes is one less than its MaxArraySize.
-    """
-    text = ask(["scontrol", *_at(clusters), "show", "config"])
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY_SIZE
-
-
 def node_groups(clusters: str | None = None) -> list[NodeGroup]:
     """Every partition's nodes, here or on other clusters, grouped by what they have; hidden partitions, too."""
     text = ask(["sinfo", *_at(clusters), "--noheader", "--all", "--exact", "-o", "%P|%l|%D|%c|%m|%G"])

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hpc.errors import ConfigurationError
+from hpc.errors import ConfigurationError, HpcError
 from hpc.run.index import recorded_sweeps
-from hpc.run.points import SWEEP_FILE, is_sweep
+from hpc.run.points import SWEEP_FILE, count_points, is_sweep
 from hpc.run.submissions import newest_jobs
 from hpc.status.overrides import find_key, fits
 
@@ -70,7 +70,8 @@ def split(words: Sequence[str], environ: Mapping[str, str], here: Path) -> tuple
             f"{first} must be a sweep's directory, or a point of one as 3, lr=3e-4 or 1234_7, but is none of these: "
             "`hpc ls` lists the sweeps."
         )
-    holders = [path for path in known if any(_holds(path, word) for word in words)] if any(map(_is_job, words)) else []
+    jobs = [word for word in words if _is_job(word) and not (known and _is_index(known[0], word))]
+    holders = [path for path in known if any(_holds(path, word) for word in jobs)] if jobs else []
     if not known:
         raise ConfigurationError(
             f"There must be a sweep to look at, but none was submitted from here, and {here / ROOT} has none: "
@@ -157,6 +158,13 @@ def _is_selector(word: str) -> bool:
 
 def _is_job(word: str) -> bool:
     return JOB.fullmatch(word) is not None
+
+
+def _is_index(sweep: Path, word: str) -> bool:
+    try:
+        return word.isdigit() and int(word) < count_points(sweep)
+    except HpcError:
+        return False
 
 
 def _holds(sweep: Path, word: str) -> bool:

@@ -16,6 +16,8 @@ from hpc.run.journal import read_journal
 from hpc.run.lives import Life, lives
 from hpc.run.processes import is_running
 from hpc.run.progress import read_progress
+from hpc.run.queue import RUNNING as LOCALLY_RUNNING
+from hpc.run.queue import WAITING, QueueFiles
 from hpc.run.submissions import LOCAL, Job
 from hpc.slurm.queue import QueuedJob
 from hpc.status.causes import UNKNOWN, Cause, cause_of, cause_of_end
@@ -57,6 +59,8 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
     if os.path.exists(f"{directory}/{FINISHED_FILE}"):  # noqa: PTH110 (ten thousand of them)
         return Standing(FINISHED)
     is_alive = _is_alive(job, queued, slurm_answers)
+    if job is not None and job.local == WAITING:
+        return Standing(PENDING)
     if is_alive and queued is not None:
         return Standing(PENDING if queued.is_waiting else _under_way(directory, queued))
     if is_alive:
@@ -78,7 +82,9 @@ def past_of(directory: str) -> list[Life]:
 
 
 def log_path(job: Job) -> Path:
-    """Where submitit keeps what the first task of a job wrote, below the sweep's directory."""
+    """Where what the first task of a job wrote is kept, below the sweep's directory."""
+    if job.local:
+        return QueueFiles(Path()).log(job.id)
     return Path("submitit") / f"{job.id}_0_log.out"
 
 
@@ -86,6 +92,8 @@ def _is_alive(job: Job | None, queued: QueuedJob | None, slurm_answers: bool) ->
     """None where nobody can say."""
     if job is None:
         return None
+    if job.local:
+        return job.local == LOCALLY_RUNNING
     if job.submission.scheduler == LOCAL:
         return None if job.submission.process is None else is_running(job.submission.process)
     if queued is None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import LoadError, SlurmError
-from hpc.run.points import Sweep, load_sweep
+from hpc.run.points import open_sweep
+from hpc.run.queue import STOPPED, read_queue
 from hpc.run.submissions import LOCAL, Job, Submission, newest_jobs
 from hpc.slurm.queue import QueuedJob, queued_jobs
 from hpc.status.overrides import differing_keys, values_of
@@ -84,28 +85,33 @@ def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
         ConfigurationError: There is no sweep there.
         LoadError: What all its points need is damaged.
     """
-    sweep = load_sweep(directory)
-    jobs = _jobs(sweep)
+    named = list(open_sweep(directory).overrides())
+    jobs = _jobs(directory, [name for name, _ in named])
     queue, problem = _queue(jobs.values(), environ)
     points = []
-    for index, point in enumerate(sweep.points):
-        job = jobs.get(point.name)
+    for index, (name, overrides) in enumerate(named):
+        job = jobs.get(name)
         queued = queue.get(job.id) if job is not None else None
-        where = f"{directory}/{point.name}" if point.name != "." else str(directory)
+        where = f"{directory}/{name}" if name != "." else str(directory)
         found = standing(where, job, queued, not problem)
-        points.append(PointStatus(index, point.name, values_of(point.overrides), where, job, queued, found))
+        points.append(PointStatus(index, name, values_of(overrides), where, job, queued, found))
     return SweepStatus(directory, points, problem)
 
 
-def _jobs(sweep: Sweep) -> dict[str, Job]:
+def _jobs(directory: Path, names: Sequence[str]) -> dict[str, Job]:
     """The jobs that were recorded, or the one that a batch script of the user's own has run the only point in."""
     try:
-        jobs = newest_jobs(sweep.directory)
+        jobs = {**newest_jobs(directory)}
+        queue = read_queue(directory)
     except OSError as error:
         raise LoadError(f"{error.filename} must be readable, but is not: {error.strerror}.") from error
-    if not jobs and len(sweep.points) == 1:
-        name = sweep.points[0].name
-        past = past_of(str(sweep.point_directory(name)))
+    for point in queue.points.values() if queue is not None else ():
+        is_known = point.attempt or point.state != STOPPED
+        if is_known and (point.name not in jobs or jobs[point.name].submission.time <= point.time):
+            jobs[point.name] = point.held
+    if not jobs and len(names) == 1:
+        name = names[0]
+        past = past_of(str(directory / name))
         found = IN_ATTEMPT.search(past[-1].attempt) if past else None
         if found:
             return {name: Job(found[1], Submission(found[1], (name,), past[-1].events[0].time))}

@@ -6,7 +6,6 @@ import importlib
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,11 +18,9 @@ from hpc.errors import ConfigurationError
 from hpc.strategy.blocks import compile_whole, find_blocks, recompute
 from hpc.strategy.contract import Context, check_model
 from hpc.strategy.deepspeed_config import read_settings
+from hpc.strategy.deepspeed_files import EngineFiles
 from hpc.strategy.optimizer import WrappedOptimizer
 from hpc.strategy.window import Window
-
-TAG = "engine"
-"""The folder that an engine writes in a checkpoint."""
 
 
 class DeepSpeed:
@@ -65,7 +62,7 @@ class DeepSpeed:
         self._engine = self._initialize(trained[0], optimizers[0])
         self._optimizer = EngineOptimizer(self._engine, optimizers[0], self.context.window)
         self.prepared_optimizers.append(self._optimizer)
-        self.context.state.engines["deepspeed"] = EngineFiles(self._engine)
+        self.context.state.engines["deepspeed"] = EngineFiles(self._engine, self.context.group)
         return {**ready, id(trained[0]): self._engine, id(optimizers[0]): self._optimizer}
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -153,41 +150,6 @@ class EngineOptimizer(WrappedOptimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing: the engine forgets gradients when it has stepped."""
-
-
-class EngineFiles:
-    """The part of a checkpoint that an engine writes and reads itself: every rank its own files.
-
-    Args:
-        engine: DeepSpeed's.
-    """
-
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
-
-    def save_files(self, directory: Path) -> None:
-        """Write weights and optimizer state into a directory. Collective."""
-        self.engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether every rank holds whole parameters; ZeRO 3 divides them."""
-        return not any(hasattr(parameter, "ds_tensor") for parameter in self.engine.module.parameters())
-
-    def parameters(self) -> Mapping[str, torch.Tensor]:
-        """Name -> a parameter, or this rank's part of it (DeepSpeed 0.15-0.19: ZeRO 3 keeps it in `ds_tensor`)."""
-        named = self.engine.module.named_parameters()
-        return {name: getattr(parameter, "ds_tensor", parameter) for name, parameter in named}
-
-    def load_files(self, directory: Path) -> None:
-        """Go on from what `save_files` wrote. Collective.
-
-        Raises:
-            ValueError: The files do not fit the engine.
-        """
-        path, _ = self.engine.load_checkpoint(str(directory), tag=TAG, load_lr_scheduler_states=False)
-        if path is None:
-            raise ValueError(f"DeepSpeed finds nothing to load in {directory / TAG}")
 
 
 def _check_precision(deepspeed: Any, context: Context) -> None:

@@ -109,6 +109,7 @@ def read_settings(options: StrategyOptions, world_size: int) -> EngineSettings:
                 f"{settings.source} must not have {key}, because the training function builds its own, but has one."
             )
     settings.agree("gradient_accumulation_steps", "strategy.accumulation_steps", options.accumulation_steps)
+    settings.agree("checkpoint.checkpoint_serialization", "what can be loaded without running its code", True)
     if options.zero_stage is not None:
         settings.agree("zero_optimization.stage", "strategy.zero_stage", options.zero_stage)
     _check_precision(settings)

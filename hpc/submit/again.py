@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
+from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import user_environment
 from hpc.submit.fit import check_fits
 from hpc.submit.options import check_options
@@ -36,6 +38,7 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
     plans = plans_for_slurm(part_of(sweep, names), scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
+    agree_to_cost(plans, sweep.points[0].settings.launch)
     if is_changed:
         sweep.write_or_continue()
     sent = []
@@ -92,6 +95,7 @@ def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
     new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
     check_options(new.settings.cluster)
+    check_visible(new.config, new.secrets)
     return new
 
 

@@ -66,9 +66,11 @@ class Composer:
             return fast
         self.ways["by Hydra"] += 1
         config = self._by_hydra(number, overrides)
-        if number == 0 and more:
-            self._prove(config, overrides)
-        return self._parts(config, number)
+        proven = self._proven(config, overrides) if number == 0 and more else None
+        parts = self._parts(config, number)
+        if proven is not None:
+            self._remember(config, parts, proven)
+        return parts
 
     def _fast(self, number: int, overrides: Sequence[str]) -> Parts | None:
         """None where Hydra must say what there is to say, be it the result or the error."""
@@ -86,7 +88,8 @@ class Composer:
         family: Family | None = _recent(self._families, self._key(lines))
         if family is None:
             return None
-        parts = family.point(self._identity(number, lines, family.config), lines, self._run_directory(number))
+        identity = _identity(number, lines, family.separators)
+        parts = family.point(identity, lines, self._run_directory(number))
         self.ways["by value"] += 1
         return parts
 
@@ -105,7 +108,7 @@ class Composer:
             return None
         config = copy.deepcopy(base)
         self._apply([line.override for line in lines if line.kind is Kind.VALUE], config)
-        self._identity(number, lines, config).tell(config.hydra)
+        _identity(number, lines, _separators(config)).tell(config.hydra)
         OmegaConf.copy_cache(from_config=self._master, to_config=config)
         return config
 
@@ -130,7 +133,7 @@ class Composer:
         if not free or base is None or not are_apart(lines, base):
             _keep(self._families, self._key(lines), None)
             return
-        family = Family(config, parts, free, lines, self._apply, self._master)
+        family = Family(config, parts, free, lines, self._apply, self._master, _separators(config))
         _keep(self._families, self._key(lines), family)
 
     def _key(self, lines: list[Line]) -> tuple[str, ...]:
@@ -154,25 +157,32 @@ class Composer:
     def _run_directory(self, number: int) -> str:
         return str(self._directory / str(number))
 
-    def _identity(self, number: int, lines: list[Line], config: DictConfig) -> Identity:
-        separators = config.hydra.job.config.override_dirname
-        dirname = get_overrides_dirname(
-            overrides=[line.override for line in lines],
-            kv_sep=separators.kv_sep,
-            item_sep=separators.item_sep,
-            exclude_keys=separators.exclude_keys,
-        )
-        return Identity(number, tuple(line.text for line in lines), dirname)
-
-    def _prove(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        """Compare what Hydra has composed with our way, before anything is resolved."""
+    def _proven(self, config: DictConfig, overrides: Sequence[str]) -> list[Line] | None:
+        """Compare what Hydra has composed with our way, before anything is resolved; the overrides where they agree."""
         try:
             lines = [self._reader.line(text) for text in overrides] if self._reader else []
-            ours = self._composed(0, lines) if all(line.kind is not Kind.OTHER for line in lines) else config
+            if not lines or any(line.kind is Kind.OTHER for line in lines):
+                return None
+            ours = self._composed(0, lines)
         except Exception:  # Hydra has composed it, and we cannot
-            ours = None
-        if ours is not None and _raw(ours) != _raw(config):
+            return None
+        if ours is None:
+            return None
+        if _raw(ours) != _raw(config):
             self._reader = None
+            return None
+        return lines
+
+
+def _separators(config: DictConfig) -> dict[str, Any]:
+    """What stands between overrides in the name that Hydra makes of them."""
+    asked = config.hydra.job.config.override_dirname
+    return {"kv_sep": asked.kv_sep, "item_sep": asked.item_sep, "exclude_keys": list(asked.exclude_keys)}
+
+
+def _identity(number: int, lines: list[Line], separators: dict[str, Any]) -> Identity:
+    dirname = get_overrides_dirname(overrides=[line.override for line in lines], **separators)
+    return Identity(number, tuple(line.text for line in lines), dirname)
 
 
 def _reader(loader: Any, master: DictConfig) -> Reader | None:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValueNode, open_dict, read_write
 
 from hpc.submit.overrides import Kind, Line
-from hpc.submit.resolve import plain, set_run_directory
+from hpc.submit.resolve import plain
 
 Path = tuple[Any, ...]
 
@@ -78,6 +78,7 @@ class Family:
         lines: The member's overrides.
         apply: Hydra's own function that sets overrides in a config.
         master: The config of the whole sweep, whose resolvers have answered once for all points.
+        separators: What stands between overrides in the name that Hydra makes of them.
     """
 
     config: DictConfig
@@ -86,6 +87,7 @@ class Family:
     lines: Sequence[Line]
     apply: Any
     master: DictConfig
+    separators: dict[str, Any]
     _set: list[_Setting] = field(init=False)
     _interpolated: list[_Setting] = field(init=False)
 
@@ -106,7 +108,7 @@ class Family:
             HydraException, OmegaConfBaseException: A value is of the wrong type, or points nowhere.
         """
         self.apply([lines[position].again for position in self.free], self.config)
-        set_run_directory(self.config, directory)
+        self.config._get_node("run_dir")._set_value(directory)  # is a plain text since the member was composed
         if self._interpolated:
             self._let_resolvers_see(identity)
         config = self.parts.config

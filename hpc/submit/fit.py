@@ -12,7 +12,7 @@ from hpc.errors import SlurmError, SubmissionError
 from hpc.slurm import client
 from hpc.slurm.client import NodeGroup
 from hpc.slurm.gres import Resource, resources
-from hpc.submit.plan import Plan
+from hpc.submit.plan import Plan, asked_clusters
 from hpc.submit.script import asked_gres
 
 
@@ -44,12 +44,6 @@ def check_fits(plan: Plan, environ: Mapping[str, str]) -> None:
     refusals = [_refusal(plan, each) for each in members.values()]
     if refusals and all(refusals):
         raise SubmissionError(refusals[0])
-
-
-def asked_clusters(plan: Plan, environ: Mapping[str, str]) -> str | None:
-    """Other clusters than this one, as sbatch's --clusters names them; None for this one."""
-    asked = plan.cluster.sbatch.get("clusters") or plan.cluster.sbatch.get("cluster")
-    return str(asked) if asked else environ.get("SBATCH_CLUSTERS") or None
 
 
 def _refusal(plan: Plan, members: list[NodeGroup]) -> str:

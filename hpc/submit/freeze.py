@@ -14,8 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import Settings, sentence, settings_of
 from hpc.config.limits import CONTROL
+from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
+from hpc.say import each
 from hpc.submit.compose import Composer
 from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
@@ -47,7 +49,7 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
             )
     checked = _Checked()
     points = []
-    for number, typed in enumerate(overrides):
+    for number, typed in enumerate(each(overrides, f"Composing {len(overrides)} points")):
         with _naming(number, overrides):
             config, hydra = composer.compose(number, typed, more=len(overrides) > 1)
             points.append(checked.point(str(number), typed, config, hydra))
@@ -151,6 +153,7 @@ def _check(point: Point) -> None:
     steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")
+    check_visible(point.config, point.secrets)
 
 
 @contextmanager
@@ -161,6 +164,6 @@ def _naming(number: int, overrides: Sequence[Sequence[str]]) -> Iterator[None]:
     except (ConfigurationError, HydraException, OmegaConfBaseException) as error:
         if len(overrides) == 1:
             raise
-        own = [text for text in overrides[number] if not all(text in other for other in overrides)]
+        own = [masked_override(text) for text in overrides[number] if not all(text in other for other in overrides)]
         text = str(error) if isinstance(error, ConfigurationError) else sentence(error)
         raise ConfigurationError(f"Point {number} ({' '.join(own)}): {text}") from error

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 from hpc.paths import TEMPLATE_DIR
-from hpc.submit.plan import Plan
+from hpc.run.code import Code
 
 
-def interpreter(plan: Plan) -> str:
+def interpreter(sweep_directory: Path, code: Code | None) -> str:
     """The words of a shell command before `-m MODULE`.
 
     They hold a short program and the archive's digest, so that nothing is trusted which lies on a disk until the job
     starts; see slurm_templates/enter.py.
+
+    Args:
+        sweep_directory: Where the archive lies.
+        code: The submitted code; None where jobs import what lies there when they start.
     """
     python = shlex.quote(sys.executable)
-    if plan.code is None or not plan.code.tree:
+    if code is None or not code.tree:
         return python
     program = (TEMPLATE_DIR / "enter.py").read_text()
-    return shlex.join(
-        [sys.executable, "-u", "-c", program, str(plan.sweep_directory / plan.code.name), plan.code.digest]
-    )
+    return shlex.join([sys.executable, "-u", "-c", program, str(sweep_directory / code.name), code.digest])

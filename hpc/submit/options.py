@@ -11,6 +11,7 @@ from typing import Any
 from hpc.config import Cluster
 from hpc.config.limits import CONTROL
 from hpc.errors import ConfigurationError
+from hpc.submit.variables import check_variables
 
 OWNED = {
     "nodes": "hardware.nodes",
@@ -39,8 +40,15 @@ OWNED = {
 """By name: what says it instead."""
 GPUS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
 """Ways to ask for GPUs beside gres; of all of them one may be used."""
-NOT_A_JOB = ("wrap", "parsable", "quiet", "test-only", "help", "usage", "version", "batch", "het-group")
+NOT_A_JOB = (
+    *("wrap", "parsable", "quiet", "test-only", "help", "usage", "version", "batch", "het-group", "wait"),
+    *("uid", "gid"),
+)
 """What would make sbatch do something else than to send the script and say its number."""
+
+
+CHANGEABLE = ("comment", "requeue", "no-requeue")
+"""What a plan sets unless the site sets it."""
 
 
 def site_options(cluster: Cluster) -> dict[str, str | bool]:
@@ -66,6 +74,7 @@ def check_options(cluster: Cluster) -> None:
     if twice:
         raise ConfigurationError(f"cluster.sbatch must have {twice[0]} once, but spells it with - and with _.")
     site_options(cluster)
+    check_variables(cluster)
 
 
 def exported(environ: Mapping[str, str], name: str, *further: str) -> str | None:
@@ -82,6 +91,11 @@ def _check_name(name: str, cluster: Cluster) -> None:
         raise ConfigurationError(f"cluster.sbatch must not have {name}: a plan is one job, sent as it is printed.")
     if name in OWNED:
         raise ConfigurationError(f"cluster.sbatch must not have {name}: it is set by {OWNED[name]}.")
+    whole = [each for each in (*OWNED, *NOT_A_JOB, *CHANGEABLE) if each.startswith(name) and each != name]
+    if whole:
+        raise ConfigurationError(
+            f"cluster.sbatch must have whole names of options, but has {name}, which sbatch takes for {whole[0]}."
+        )
     if name in GPUS and cluster.gres:
         raise ConfigurationError(
             f"cluster.sbatch must not have {name} beside cluster.gres, because GPUs are asked for once: "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from hpc.config import Cluster, Hardware
+from hpc.config import Cluster, Hardware, Settings
+from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.points import Point, Sweep
 
@@ -42,6 +44,12 @@ class Plan:
         return self.sweep_directory / "submitit"
 
 
+def asked_clusters(plan: Plan, environ: Mapping[str, str]) -> str | None:
+    """Other clusters than this one, as sbatch's --clusters names them; None for this one."""
+    asked = plan.cluster.sbatch.get("clusters") or plan.cluster.sbatch.get("cluster")
+    return str(asked) if asked else environ.get("SBATCH_CLUSTERS") or None
+
+
 def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point], str]) -> list[Plan]:
     """Group the points by what they ask for, in arrays the scheduler accepts.
 
@@ -49,12 +57,22 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         sweep: Points that were checked.
         max_array_size: Most tasks in one array; Slurm refuses a larger one.
         scheduler_of: Whether a point goes to slurm or stays local.
+
+    Raises:
+        ConfigurationError: There are more arrays than points may run at once.
     """
     chunks = [
         (first, scheduler, chunk)
         for first, scheduler, names in _by_resources(sweep.points, scheduler_of)
         for chunk in _chunks(names, max_array_size)
     ]
+    limit = min((_most_at_once(first.settings) for first, _, _ in chunks), default=1)
+    if len(chunks) > limit:
+        raise ConfigurationError(
+            f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
+            f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
+        )
+    shares = _shares(limit, [len(chunk) for _, _, chunk in chunks])
     return [
         Plan(
             sweep_directory=sweep.directory,
@@ -63,11 +81,24 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             hardware=first.settings.hardware,
             cluster=first.settings.cluster,
             scheduler=scheduler,
-            parallel_points=max(1, first.settings.cluster.max_parallel_points // len(chunks)),
+            parallel_points=share,
             code=sweep.code,
         )
-        for first, scheduler, chunk in chunks
+        for (first, scheduler, chunk), share in zip(chunks, shares, strict=True)
     ]
+
+
+def _most_at_once(settings: Settings) -> int:
+    site = settings.cluster.max_parallel_points
+    return min(site, settings.launch.max_parallel or site)
+
+
+def _shares(limit: int, sizes: list[int]) -> list[int]:
+    """How many points of each array run at once: evenly, and what a small array leaves goes to the others."""
+    shares = [0] * len(sizes)
+    for left, position in zip(range(len(sizes), 0, -1), sorted(range(len(sizes)), key=sizes.__getitem__), strict=True):
+        shares[position] = min(sizes[position], (limit - sum(shares)) // left)
+    return shares
 
 
 def _by_resources(
@@ -75,9 +106,14 @@ def _by_resources(
 ) -> Iterator[tuple[Point, str, list[str]]]:
     """Groups in order of first appearance; equal resources share a group wherever they stand in the sweep."""
     groups: dict[str, tuple[Point, str, list[str]]] = {}
+    known: dict[tuple[Any, ...], tuple[str, str]] = {}  # most points share their sections: asked once for all of them
     for point in points:
-        settings, scheduler = point.settings, scheduler_of(point)
-        key = repr((scheduler, settings.hardware, settings.cluster, settings.experiment.name))
+        parts = (point.settings.hardware, point.settings.cluster, point.settings.experiment.name)
+        shared = tuple(map(id, parts))
+        if shared not in known:
+            scheduler = scheduler_of(point)
+            known[shared] = (repr((scheduler, *parts)), scheduler)
+        key, scheduler = known[shared]
         groups.setdefault(key, (point, scheduler, []))[2].append(point.name)
     yield from groups.values()
 

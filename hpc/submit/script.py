@@ -11,15 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
+from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.ownership import make_private
+from hpc.submit.environment import user_environment
 from hpc.submit.interpreter import interpreter
+from hpc.submit.once import is_unsure, number_of, sent_once
 from hpc.submit.options import site_options
-from hpc.submit.plan import Plan
+from hpc.submit.plan import Plan, asked_clusters
+from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
-"""The module that a task runs, with the sweep's directory and the point's name."""
+"""The module that a task runs, with the sweep's directory, the point's name, and who may write there."""
 
 
 class _Executor(SlurmExecutor):
@@ -27,20 +33,36 @@ class _Executor(SlurmExecutor):
 
     Tasks are told their point by the command line, so that there is nothing to unpickle: submitit would keep a file for
     each point, whose name holds the number of the array and so is known too late to write them all before.
+
+    Args:
+        plan: Whose tasks it starts.
     """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
+        self.writers = plan.cluster.run_dir_writers
+        self.sent: list[Path] = []
 
     @classmethod
     def affinity(cls) -> int:
         return 2
 
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        self.sent.append(submission_file_path)
+        return ["sbatch", str(submission_file_path)]
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        return number_of(string if isinstance(string, str) else string.decode())
+
     @property
     def _submitit_command_str(self) -> str:
-        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point"'
+        return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point" {self.writers}'
 
 
-def executor(plan: Plan) -> SlurmExecutor:
+def executor(plan: Plan) -> _Executor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(folder=plan.log_directory, python=interpreter(plan))
+    result = _Executor(plan)
     result.update_parameters(**_parameters(plan))
     if len(plan.points) > 1:
         result.parameters["map_count"] = len(plan.points)
@@ -63,14 +85,24 @@ def send_script(plan: Plan) -> str:
 
     Raises:
         FailedJobError, FailedSubmissionError: sbatch refused it, or said something else than an id.
+        SubmissionError: sbatch gave up waiting, and Slurm does not say whether it has the job.
         OSError: The script cannot be written into the plan's log directory.
     """
     source = executor(plan)
-    plan.log_directory.mkdir(parents=True, exist_ok=True)
-    job = source._submit_command(source._submitit_command_str)
-    for link in plan.log_directory.glob(".submission_file_*.sh"):  # sites count inodes
-        link.unlink()
-    return str(job.job_id)
+    make_private(plan.log_directory)
+    write_secrets(plan)
+    try:
+        with narrow_umask():
+            job_id = str(source._submit_command(source._submitit_command_str).job_id)
+    except FailedJobError as error:
+        if not is_unsure(str(error)):
+            raise
+        (path,) = source.sent
+        job_id = sent_once(path, asked_clusters(plan, user_environment()))
+        path.replace(plan.log_directory / f"{job_id}_submission.sh")
+    for link in source.sent:  # to a file that has the job's number by now; sites count inodes
+        link.unlink(missing_ok=True)
+    return job_id
 
 
 def _parameters(plan: Plan) -> dict[str, Any]:
@@ -119,11 +151,8 @@ def _srun_arguments(plan: Plan) -> list[str]:
 
 
 def _setup(plan: Plan) -> list[str]:
-    environment = plan.cluster.environment
-    path = ":".join(filter(None, (environment.get("PYTHONPATH"), _python_path())))
-    exports = {**environment, "PYTHONPATH": path}
     return [
-        *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+        *exports(plan, _python_path()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
         *plan.cluster.setup,

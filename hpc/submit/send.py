@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import getpass
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
-from hpc.run.points import Point, Sweep, remove_made
+from hpc.run.points import Point, Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
-from hpc.say import say
+from hpc.say import say, warn
 from hpc.slurm import client
+from hpc.slurm.limits import Room, room
+from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import scrubbed_process, user_environment
-from hpc.submit.fit import asked_clusters, check_fits
-from hpc.submit.plan import Plan, make_plans
+from hpc.submit.fit import check_fits
+from hpc.submit.plan import Plan, asked_clusters, make_plans
 from hpc.submit.script import options, script, send_script
+from hpc.submit.undo import Made
 
 
 def show(plans: Sequence[Plan]) -> None:
@@ -28,11 +32,37 @@ def show(plans: Sequence[Plan]) -> None:
 
 
 def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Plan]:
-    """The plans of those points that go to Slurm, in arrays that its controller takes."""
-    plans = make_plans(sweep, client.DEFAULT_MAX_ARRAY_SIZE, scheduler_of)
-    clusters = {asked_clusters(plan, user_environment()) for plan in plans if plan.scheduler == "slurm"}
-    size = min((_max_array_size(each) for each in clusters), default=client.DEFAULT_MAX_ARRAY_SIZE)
-    return [plan for plan in make_plans(sweep, size, scheduler_of) if plan.scheduler == "slurm"]
+    """The plans of those points that go to Slurm, in arrays that its controller takes, and as many as it takes now.
+
+    Raises:
+        SubmissionError: It takes none.
+    """
+    environ = user_environment()
+    groups = [plan for plan in make_plans(sweep, max(1, len(sweep.points)), scheduler_of) if plan.scheduler == "slurm"]
+    places = {(plan.cluster.qos or environ.get("SBATCH_QOS"), asked_clusters(plan, environ)) for plan in groups}
+    rooms = [room(getpass.getuser(), *place) for place in places]
+    size = min((each.max_array_size for each in rooms), default=1)
+    plans = [plan for plan in make_plans(sweep, size, scheduler_of) if plan.scheduler == "slurm"]
+    least = min((each for each in rooms if each.jobs is not None), key=lambda each: each.jobs or 0, default=None)
+    return plans if least is None else _within(least, plans, sweep.directory)
+
+
+def _within(least: Room, plans: list[Plan], directory: Path) -> list[Plan]:
+    """Those that there is room for, the last of them with fewer points; the others stay unsubmitted."""
+    left, kept = least.jobs or 0, sum(len(plan.points) for plan in plans)
+    sent: list[Plan] = []
+    for plan in plans:
+        sent += [replace(plan, points=plan.points[:left])] if left else []
+        left -= min(left, len(plan.points))
+    kept -= sum(len(plan.points) for plan in sent)
+    if plans and not sent:
+        raise SubmissionError(f"Slurm must take another job, but {least.limit} is reached: wait for some to end.")
+    if kept:
+        warn(
+            f"{kept} point{'s' * (kept > 1)} not submitted now, because Slurm takes no more ({least.limit}): "
+            f"`hpc resume {shlex.quote(str(directory))}` does it when there is room."
+        )
+    return sent
 
 
 def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
@@ -48,16 +78,16 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_fits(plan, user_environment())
-    made = [*sweep.write(), sweep.directory / SUBMISSIONS_FILE]
-    logs = plans[0].log_directory
-    before = set(logs.iterdir()) if logs.is_dir() else None
+    agree_to_cost(plans, sweep.points[0].settings.launch)
+    made = Made(sweep, plans[0].log_directory)
+    made.paths.append(sweep.directory / SUBMISSIONS_FILE)
     sent: list[tuple[Plan, str]] = []
     try:
         for plan in plans:
             sent.append((plan, sbatch(plan)))
             note(*sent[-1])
     except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
-        _undo(sent, logs, before, made)
+        _undo(sent, made)
         raise
     announce(sweep, sent)
 
@@ -107,15 +137,10 @@ def _sbatch_words(error: Exception) -> str:
     return f"sbatch refused the job, and nothing was submitted: {' '.join(said).rstrip('.')}."
 
 
-def _undo(sent: list[tuple[Plan, str]], logs: Path, before: set[Path] | None, made: list[Path]) -> None:
+def _undo(sent: list[tuple[Plan, str]], made: Made) -> None:
     """Take back what this command has made; what lay in its directories before stays."""
     failed = [failure for each in sent if (failure := _cancelled(*each))]
-    if before is None:
-        shutil.rmtree(logs, ignore_errors=True)
-    elif logs.is_dir():
-        for path in set(logs.iterdir()) - before:
-            path.unlink(missing_ok=True)
-    remove_made(made)
+    made.take_back([job_id for _, job_id in sent])
     if failed:
         raise failed[0]
 
@@ -126,13 +151,6 @@ def _cancelled(plan: Plan, job_id: str) -> SlurmError | None:
     except SlurmError as error:
         return error
     return None
-
-
-def _max_array_size(clusters: str | None) -> int:
-    try:
-        return client.max_array_size(clusters)
-    except SlurmError:
-        return client.DEFAULT_MAX_ARRAY_SIZE
 
 
 def announce(sweep: Sweep, sent: Sequence[tuple[Plan, str]]) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process, process_secret
 from hpc.attempt.life import start
-from hpc.config import Settings
+from hpc.config import Settings, leaves
+from hpc.config.secrets import MASK
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
+from hpc.run.ownership import check_ownership
 from hpc.run.points import Point, Sweep, open_sweep
 from hpc.run.result import Result, read_result, write_result
 from hpc.run.secret import Secret
+from hpc.run.vault import SECRETS_FILE, Vault
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
@@ -30,10 +33,12 @@ def run(sweep_directory: str, point: str) -> None:
     try:
         sweep = open_sweep(Path(sweep_directory))
         frozen = sweep.named(point)
+        check_secrets(frozen)
         settings = frozen.settings
         world = explain_process(settings.runtime.launcher).world
         set_up(world.rank)
         check_world(settings, world, in_job=True)
+        check_ownership(sweep.directory / point, settings.cluster.run_dir_writers)
         secret = process_secret(world, sweep.directory)
         agree = _agree(settings, world, secret)
         attempt = begin(world, secret, sweep.directory / point, agree)
@@ -111,6 +116,20 @@ def _result_or_error(directory: Path) -> str:
     return json.dumps({} if result is None else {"value": result.value})
 
 
+def check_secrets(point: Point) -> None:
+    """See whether secrets.json could be read.
+
+    Raises:
+        LoadError: It could not, and the training function would get `***` for a password.
+    """
+    missing = [key for key, value in leaves(point.config) if value == MASK]
+    if missing:
+        raise LoadError(
+            f"{SECRETS_FILE} must be readable to train, but is not, and {missing[0]} is in it: "
+            "restore it, or submit again into another run_dir."
+        )
+
+
 def check_world(settings: Settings, world: World, in_job: bool) -> None:
     """Compare the world that came up with the hardware that was asked for.
 
@@ -143,7 +162,7 @@ def agree_on_point(point: Point, agree: Agree, world: World) -> Point:
     answer = json.loads(agree("hpc/config", _freeze_or_explain(point) if world.rank == 0 else ""))
     if "error" in answer:
         raise ConfigurationError(answer["error"])
-    return Point.of_line(answer["point"])
+    return Point.of_line(answer["point"]).filled_in(point)
 
 
 def _agree(settings: Settings, world: World, secret: Secret) -> Agree:
@@ -159,7 +178,7 @@ def _agree(settings: Settings, world: World, secret: Secret) -> Agree:
 
 def _freeze_or_explain(point: Point) -> str:
     try:
-        return json.dumps({"point": _freeze(point).line()})
+        return json.dumps({"point": _freeze(point).hidden(Vault()).line()})  # others may listen: no secrets
     except HpcError as error:
         return json.dumps({"error": str(error)})
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hpc.files import replace_text
+from hpc.errors import SaveError
+from hpc.files import open_to_append, read_regular, replace_bytes
 from hpc.run.directory import RunDirectory
 
 Values = dict[str, float]
@@ -43,6 +44,9 @@ class Metrics:
         step: The step that training goes on from. Rows of later steps are dropped, because these are trained again.
         size_bytes: Size of the file when that step was saved; None where it is not known.
         must_be_finite: Names of values that must be finite.
+
+    Raises:
+        SaveError: The file cannot be written.
     """
 
     def __init__(
@@ -51,8 +55,14 @@ class Metrics:
         self.path = RunDirectory(directory).metrics
         self.must_be_finite = must_be_finite
         self.not_finite: NotFinite | None = None
-        _rewind(self.path, step, size_bytes)
-        self._file = self.path.open("a")
+        try:
+            _rewind(self.path, step, size_bytes)
+            self._file = open_to_append(self.path)
+        except OSError as error:
+            raise SaveError(
+                f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
+                "choose another run_dir."
+            ) from error
         self._rows: list[_Row] = []
 
     def log(self, step: int, values: dict[str, Any], skipped: bool = False, in_step: bool = True) -> None:
@@ -84,7 +94,7 @@ class Metrics:
             latest.update(values)
             if self.not_finite is None and not row.skipped:
                 self.not_finite = self._first_not_finite(row.step, values)
-        self._file.write("".join(lines))
+        self._file.write("".join(lines).encode())
         self._file.flush()
         self._rows.clear()
         return latest
@@ -114,14 +124,12 @@ def _rewind(path: Path, step: int, size_bytes: int | None) -> None:
     """Drop what was written after `step` was saved, and a last line that a crash cut short."""
     if not path.exists():
         return
-    if size_bytes is not None and path.stat().st_size > size_bytes:
-        os.truncate(path, size_bytes)
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _is_up_to(line, step)]
-    replace_text(path, "".join(kept))
+    kept = [line for line in read_regular(path)[:size_bytes].splitlines(keepends=True) if _is_up_to(line, step)]
+    replace_bytes(path, b"".join(kept))
 
 
-def _is_up_to(line: str, step: int) -> bool:
+def _is_up_to(line: bytes, step: int) -> bool:
     try:
-        return line.endswith("\n") and int(json.loads(line)["step"]) <= step
+        return line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
     except (ValueError, KeyError):
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hpc.config import Profile
+from hpc.files import make_directory, narrow_umask
 from hpc.run.directory import RunDirectory
 
 NEVER = -1
@@ -47,6 +49,9 @@ class ProfilerWindow:
         if self._profile is None:
             return
         self._profile.stop()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._profile.export_chrome_trace(str(self.path))
+        make_directory(self.path.parent)
+        temporary = self.path.with_name(f"{secrets.token_hex(8)}.{self.path.name}")  # torch goes by its ending
+        with narrow_umask():
+            self._profile.export_chrome_trace(str(temporary))
+        temporary.replace(self.path)
         self._profile = None

@@ -9,16 +9,20 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
+import io
 import json
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 from hpc.config import leaves
+from hpc.config.secrets import masked_override
 from hpc.errors import ConfigurationError
-from hpc.files import replace_text
+from hpc.files import make_directory, narrow_umask, open_to_append, read_regular, replace_text
 from hpc.run.directory import RunDirectory
 from hpc.say import warn
 
@@ -30,7 +34,7 @@ class TrackedRun:
     Args:
         directory: The point's.
         name: The experiment's.
-        config: Everything that was configured.
+        config: Everything that was configured, without secrets.
         step: The step that this life goes on from. Later steps that were tracked before are trained again.
         environ: The process's environment variables, where trackers' own settings are.
     """
@@ -54,7 +58,7 @@ class TrackedRun:
 def _known_ids(path: Path) -> dict[str, str]:
     """Tracker -> id. Empty where the file is damaged: a curve in two parts is better than a run that does not start."""
     try:
-        ids = json.loads(path.read_text()) if path.exists() else {}
+        ids = json.loads(read_regular(path)) if path.exists() else {}
         if isinstance(ids, dict) and all(isinstance(each, str) for each in ids.values()):
             return ids
         problem = "it holds something else"
@@ -87,7 +91,9 @@ class TensorBoard:
         """Begin a file that continues those of earlier lives."""
         from torch.utils.tensorboard import SummaryWriter  # deferred: importing it takes half a second
 
-        self._writer = SummaryWriter(str(RunDirectory(run.directory).tensorboard), purge_step=run.step + 1)
+        directory = RunDirectory(run.directory).tensorboard
+        make_directory(directory)
+        self._writer = SummaryWriter(str(directory), purge_step=run.step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """One scalar per name."""
@@ -108,33 +114,33 @@ class Csv:
         self._columns = ["step"]
         rows: list[dict[str, str]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= run.step]
-                self._columns = list(reader.fieldnames or self._columns)
+            reader = self._reader()
+            rows = [row for row in reader if (row["step"] or "").isdigit() and int(row["step"]) <= run.step]
+            self._columns = list(reader.fieldnames or self._columns)
         self._write(rows)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """One row; a new name becomes the last column."""
         new = [name for name in values if name not in self._columns]
         if new:
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = list(self._reader())
             self._columns += new
             self._write(rows)
-        with self.path.open("a", newline="") as file:
+        with io.TextIOWrapper(open_to_append(self.path), newline="") as file:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
 
     def close(self) -> None:
         """Nothing is left to write: `log` has written every row."""
 
+    def _reader(self) -> csv.DictReader[str]:
+        return csv.DictReader(io.StringIO(read_regular(self.path).decode(), newline=""))
+
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_text(self.path, text.getvalue())
 
 
 class WeightsAndBiases:
@@ -147,17 +153,19 @@ class WeightsAndBiases:
 
     def open(self, run: TrackedRun) -> None:
         """Begin or continue the run."""
+        make_directory(RunDirectory(run.directory).wandb)
         wandb = importlib.import_module("wandb")
         mode = run.environ.get("WANDB_MODE", "offline")
-        self._run = wandb.init(
-            dir=run.directory,
-            project=run.name,
-            id=run.remembered("wandb", lambda: uuid4().hex[:12]),
-            resume=None if mode == "offline" else "allow",  # offline there is no server to ask for the run
-            mode=mode,
-            config=dict(run.config),
-            settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B itself says nothing
-        )
+        with _masked_arguments():
+            self._run = wandb.init(
+                dir=run.directory,
+                project=run.name,
+                id=run.remembered("wandb", lambda: uuid4().hex[:12]),
+                resume=None if mode == "offline" else "allow",  # offline there is no server to ask for the run
+                mode=mode,
+                config=dict(run.config),
+                settings=wandb.Settings(console="off", silent=True),  # hpc keeps what is printed; W&B says nothing
+            )
         self._run.define_metric("*", step_metric="step")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -169,6 +177,17 @@ class WeightsAndBiases:
         self._run.finish()
 
 
+@contextmanager
+def _masked_arguments() -> Iterator[None]:
+    """W&B keeps the command line of the program beside the run (wandb 0.17-0.31)."""
+    before = sys.argv[:]
+    sys.argv[:] = map(masked_override, before)
+    try:
+        yield
+    finally:
+        sys.argv[:] = before
+
+
 class Mlflow:
     """An MLflow run: on the server MLFLOW_TRACKING_URI names, else in files in the point's mlruns/."""
 
@@ -176,6 +195,7 @@ class Mlflow:
         """Begin the run, or go on with it."""
         uri = run.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
+            make_directory(RunDirectory(run.directory).mlruns)
             run.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
         self._client = importlib.import_module("mlflow").MlflowClient(
             uri or RunDirectory(run.directory).mlruns.as_uri()
@@ -233,7 +253,8 @@ class Trackers:
     def _each(self, method: str, *args: Any) -> None:
         for tracker in tuple(self._open):
             try:
-                getattr(tracker, method)(*args)
+                with narrow_umask():
+                    getattr(tracker, method)(*args)
             except Exception as error:  # whatever it is, training does not depend on it
                 self._open.remove(tracker)
                 what = f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 SWEEPERS = ("hydra_plugins.hpc.sweeper.HpcSweeper", "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
 
@@ -25,12 +25,14 @@ class HpcLauncher(Launcher):
         """
         del task_function
         sweeper = config.hydra.sweeper
-        if sweeper._target_ not in SWEEPERS or sweeper.get("max_batch_size"):
+        self.in_batches = sweeper._target_ not in SWEEPERS or bool(sweeper.get("max_batch_size"))
+        self.waits = bool(OmegaConf.select(config, "launch.wait", default=False))
+        if self.in_batches and not self.waits:
             from hpc.errors import ConfigurationError  # deferred: Hydra imports this module in every app
 
             raise ConfigurationError(
                 "hydra/sweeper must be hpc, or basic without max_batch_size, because submitted points have no values "
-                f"to steer by, but is {sweeper._target_}."
+                f"to steer by, but is {sweeper._target_}: wait for their values with launch.wait=true."
             )
         self.hydra_context = hydra_context
         self.config = config
@@ -38,26 +40,35 @@ class HpcLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Freeze every point, then submit them all.
 
+        Of a sweeper that comes several times, each batch is a sweep of its own, below run_dir: `batch-0`, `batch-4`.
+
         Returns:
-            Nothing: there are no results yet.
+            What became of them with launch.wait, else nothing: there are no results yet.
 
         Raises:
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
+            SystemExit: Points were stopped, or have failed and nobody asks for their values.
         """
         from hpc.launch.dispatch import submit  # deferred: Hydra imports this module in every app
         from hpc.say import say  # deferred, as above
         from hpc.submit.compose import Composer  # deferred, as above
         from hpc.submit.freeze import freeze, run_directory  # deferred, as above
 
-        del initial_job_idx  # always 0: see setup
         _check_one_directory(job_overrides)
         directory = run_directory(self.config)
+        if self.in_batches:
+            directory /= f"batch-{initial_job_idx}"
         composer = Composer(self.hydra_context.config_loader, self.config, directory)
         sweep = freeze(directory, composer, job_overrides)
         if self.config.hydra.verbose:
             say(f"Points composed: {', '.join(f'{count} {way}' for way, count in composer.ways.items())}.")
-        submit(sweep)
-        return []
+        if not self.waits:
+            submit(sweep)
+            return []
+        from hydra_plugins.hpc.waiting import returns, submit_and_wait  # deferred, as above
+
+        status = submit_and_wait(sweep, must_finish=not self.in_batches)
+        return returns(sweep, status)
 
 
 def _check_one_directory(job_overrides: Sequence[Sequence[str]]) -> None:

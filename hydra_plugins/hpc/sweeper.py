@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -60,8 +61,9 @@ class HpcSweeper(BasicSweeper):
         from hpc.config import Launch  # deferred: Hydra imports this module in every app
 
         sizes = {override.get_key_element(): _count(override) for override in overrides}  # the last of a key counts
-        size, limit = math.prod(sizes.values()), OmegaConf.select(self.config, "launch.max_points")
-        if size > (limit if isinstance(limit, int) else Launch.max_points):
+        asked = OmegaConf.select(self.config, "launch.max_points") if self.config is not None else None
+        size, limit = math.prod(sizes.values()), asked if isinstance(asked, int) else Launch.max_points
+        if size > limit:
             factors = " × ".join(f"{count:,} of {key}" for key, count in sizes.items() if count > 1)
             _refuse(f"The sweep must have at most launch.max_points={limit} points, but has {size:,} ({factors}).")
 
@@ -88,7 +90,8 @@ def _count(override: Override) -> int:
     values = swept.range()
     if isinstance(values, range):
         return max(0, -((values.start - values.stop) // values.step))  # len() takes no more than a machine word
-    return max(0, math.ceil((values.stop - values.start) / values.step))
+    start, stop, step = map(Decimal, (values.start, values.stop, values.step))
+    return max(0, math.ceil((stop - start) / step))
 
 
 def _refuse(text: str) -> None:

@@ -10,7 +10,6 @@ else against an sbatch that only answers. The jobs are held, and cancelled.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import stat
 import subprocess
@@ -67,7 +66,7 @@ def main(points: int, rounds: int) -> str:
     """Take turns; returns the table."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, _slurm(Path(name)) as environ:
         peer = install_peers(Path(name) / "peer", [PEER])
-        turns = []
+        turns: list[tuple[Queued, Queued, Queued]] = []
         for number in range(rounds):
             place = Path(name) / str(number)
             turns.append(
@@ -78,16 +77,16 @@ def main(points: int, rounds: int) -> str:
                 )
             )
             _cancel(environ)
-        recording = recording_slurm(Path(name) / "recording")
-        few, many = (_queue(_ours(n), Path(name) / f"of{n}", recording.environ, waits=True) for n in (1000, MANY))
+        place = Path(name) / "recording"
+        answers = _noting(place, {**os.environ, **recording_slurm(place / "slurm").environ}, "")
+        few, many = (_queue(_ours(n), place / f"of{n}", answers, waits=True) for n in (1000, MANY))
     title = f"{points} points from return to queued, {environ['WHERE']}, median of {rounds} rounds (95 % interval)"
-    return table(title, _rows(*map(list, zip(*turns, strict=True)), points, few, many))
+    return table(title, _rows(turns, points, few, many))
 
 
-def _rows(
-    peer: list[Queued], ours: list[Queued], floor: list[Queued], points: int, few: Queued, many: Queued
-) -> list[tuple[str, str]]:
-    times = [[each.seconds for each in turns] for turns in (peer, ours, floor)]
+def _rows(turns: list[tuple[Queued, Queued, Queued]], points: int, few: Queued, many: Queued) -> list[tuple[str, str]]:
+    peer, ours, floor = zip(*turns, strict=True)
+    times = [[each.seconds for each in taken] for taken in (peer, ours, floor)]
     return [
         ("hydra-submitit-launcher 1.2.0, s", str(spread(times[0]))),
         ("hpc, s", str(spread(times[1]))),
@@ -112,8 +111,8 @@ def _peer(python: Path, points: int) -> list[str]:
     """Its defaults as they are, and jobs of the same size as ours; it is handed Hydra's own sweeper and logging."""
     of_hydra = ["hydra/launcher=submitit_slurm", "hydra/sweeper=basic", "hydra.sweep.dir=out"]
     job = ["hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=60"]
-    held = ["+hydra.launcher.additional_parameters={hold:true}", "+hydra.launcher.wckey=null"]
-    return [str(python), "-c", PEER_PROGRAM, "-m", f"seed=range({points})", "hardware=cpu", *of_hydra, *job, *held[:1]]
+    held = "+hydra.launcher.additional_parameters={hold:true}"
+    return [str(python), "-c", PEER_PROGRAM, "-m", f"seed=range({points})", "hardware=cpu", *of_hydra, *job, held]
 
 
 def _queue(command: list[str], place: Path, environ: Mapping[str, str], waits: bool = False) -> Queued:
@@ -132,12 +131,12 @@ def _queue(command: list[str], place: Path, environ: Mapping[str, str], waits: b
             time.sleep(0.05)
         if not waits:
             process.terminate()
-        process.wait()
+        _, _, usage = os.wait4(process.pid, 0) if process.returncode is None else (0, 0, None)
     if not answered.exists():
         raise RuntimeError(place.with_suffix(".log").read_text())
     seconds = float(answered.read_text().split()[-1]) - began
     files = [path for path in place.rglob("*") if path.is_file()]
-    memory_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if waits else 0
+    memory_mb = usage.ru_maxrss / 1024 if waits and usage is not None else 0
     return Queued(seconds, len(files), sum(path.stat().st_size for path in files), memory_mb)
 
 

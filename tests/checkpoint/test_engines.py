@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hpc.checkpoint.load import load_latest
-from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.state import TrainingState
+from hpc.checkpoint.untrusted import read_manifest
 from hpc.errors import LoadError, SaveError
 from tests.support.saves import Alone, Life
 

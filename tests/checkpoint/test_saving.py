@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hpc import Runtime
+from hpc import Runtime, failpoints
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import SaveError
 from hpc.run.events import Committed, SaveFailed, Stopped
@@ -54,25 +54,23 @@ def saved(directory: Path) -> list[int]:
 
 
 class SlowDisk:
-    """A fence that cannot be read until somebody lets it: a save gets that far and waits, as on a disk that hangs."""
+    """A disk that hangs until somebody lets it go on: a save waits where its manifest has been written."""
 
-    def __init__(self, directory: Path) -> None:
-        self.fence = directory / "checkpoints" / "fence"
-        self.token = b""
-        self.descriptor = -1
+    def __init__(self) -> None:
+        self.released = threading.Event()
 
     def block(self) -> None:
-        self.token = self.fence.read_bytes()
-        self.fence.unlink()
-        os.mkfifo(self.fence)
-        self.descriptor = os.open(self.fence, os.O_RDWR)
+        armed: Any = self
+        failpoints.ARMED = armed
+
+    def passed(self, name: str, _rank: int) -> None:
+        """What a save calls at each of its stages."""
+        if name == "manifest_flushed":
+            self.released.wait(300)
 
     def release(self) -> None:
-        whole = self.fence.with_name("whole")
-        whole.write_bytes(self.token)
-        whole.replace(self.fence)
-        os.write(self.descriptor, self.token)
-        os.close(self.descriptor)
+        failpoints.ARMED = None
+        self.released.set()
 
 
 class Listener(io.StringIO):
@@ -89,7 +87,7 @@ class Listener(io.StringIO):
 
 
 def test_a_slow_disk_delays_the_next_save_and_says_so(tmp_path: Path) -> None:
-    disk = SlowDisk(tmp_path)
+    disk = SlowDisk()
     listener = Listener("the save before the one of step 4 is still being written", disk.release)
     seen: list[int] = []
 
@@ -107,7 +105,7 @@ def test_a_slow_disk_delays_the_next_save_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_stop_with_a_save_in_flight_lets_it_finish_and_saves_the_last_step_too(tmp_path: Path) -> None:
-    disk = SlowDisk(tmp_path)
+    disk = SlowDisk()
 
     def at_step(runtime: Runtime, step: int) -> None:
         del runtime
@@ -124,7 +122,7 @@ def test_a_stop_with_a_save_in_flight_lets_it_finish_and_saves_the_last_step_too
 
 
 def test_a_stop_at_the_step_that_is_being_saved_waits_for_that_save(tmp_path: Path) -> None:
-    disk = SlowDisk(tmp_path)
+    disk = SlowDisk()
 
     def at_step(runtime: Runtime, step: int) -> None:
         del runtime

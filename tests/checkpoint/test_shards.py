@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.shards import chunk, overlap
+from hpc.checkpoint.untrusted import read_manifest
 from tests.conftest import ROOT, clean_environment
 from tests.support.checkpoint_ranks import SAVED
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from hpc.checkpoint.load import load_latest
-from hpc.checkpoint.manifest import read_manifest
 from hpc.checkpoint.retention import Retention
 from hpc.checkpoint.save import commit, snapshot
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
+from hpc.checkpoint.untrusted import read_manifest
 from hpc.errors import SaveError
 from tests.support.saves import Alone, Life, newest, state
 

@@ -53,7 +53,7 @@ def two_ranks(*uuids: str, bound: tuple[int, int] | None = None, **extra: str) -
         prefix = ["taskset", "--cpu-list", str(bound[rank])] if bound else []
         command = [*prefix, sys.executable, "-c", DEVICES, *uuids]
         processes.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True))
-    return [process.communicate(timeout=120)[0].strip() for process in processes]
+    return [process.communicate(timeout=120)[0].strip().splitlines()[-1] for process in processes]
 
 
 @gloo

@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -64,10 +65,13 @@ def forge(_: ExitStack, port: str, trap: str, *names: str) -> None:
         store.set(name, pickle.dumps(Trap(Path(trap)), protocol=0).decode())
 
 
+WAYS: dict[str, Callable[..., None]] = {"squat": squat, "pretend": pretend, "disturb": disturb, "forge": forge}
+
+
 def main(way: str, *words: str) -> None:
     """Do it, and stay."""
     with ExitStack() as stack:
-        {"squat": squat, "pretend": pretend, "disturb": disturb, "forge": forge}[way](stack, *words)
+        WAYS[way](stack, *words)
         print("ready", flush=True)
         sys.stdin.read()
 

@@ -33,6 +33,17 @@ def test_a_directory_takes_one_sweep(tmp_path: Path) -> None:
         sweep(tmp_path).write()
 
 
+def test_a_signature_is_of_what_is_computed(tmp_path: Path) -> None:
+    one = Point("0", (), {"seed": 1, "model": {"a": 1, "b": 2}, "hardware": {"nodes": 1}, "run_dir": "/x"})
+    other = Point("1", ("seed=1",), {"run_dir": "/y", "model": {"b": 2, "a": 1}, "seed": 1, "cluster": {}})
+    assert one.signature == other.signature
+    signatures = {Point("0", (), {"seed": seed, "model": {"a": 1, "b": 2}}).signature for seed in (1, 1.0, "1", None)}
+    assert len(signatures) == 4
+    assert one.signature in signatures
+    sweep(tmp_path / "new", seed=1).write()
+    assert load_sweep(tmp_path / "new").points[0].signature == sweep(tmp_path, seed=1).points[0].signature
+
+
 def test_the_same_points_go_on_elsewhere(tmp_path: Path) -> None:
     sweep(tmp_path, seed=0, hardware={"nodes": 1}).write_or_continue()
     sweep(tmp_path, seed=0, hardware={"nodes": 2}).write_or_continue()
@@ -99,11 +110,13 @@ def test_of_several_commands_exactly_one_gets_the_directory(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "new" / "sweep.json.tmp").mkdir(parents=True)
+    (tmp_path / "runs" / "new" / "sweep.json").mkdir(parents=True)
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
         sweep(tmp_path / "runs" / "link").write()
+    with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
+        sweep(tmp_path / "runs" / "new").write()
     with pytest.raises(ConfigurationError, match="is a set"):
         sweep(tmp_path / "other" / "new", x={1}).write()
     assert sorted(tmp_path.rglob("*")) == before

@@ -9,6 +9,7 @@ import pytest
 from hpc.errors import SlurmError
 from hpc.slurm import client
 from hpc.slurm.gres import resources
+from hpc.slurm.limits import Room, room
 
 # scontrol show job --oneliner, Slurm 22.05.8, at the start of a preemption's grace time
 RECORD = (
@@ -97,7 +98,30 @@ def test_nodes_are_grouped_by_partition(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_largest_array_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executable(tmp_path, "scontrol", "echo 'MaxArraySize            = 77'", monkeypatch)
-    assert client.max_array_size() == 77
+    assert room("me") == Room(77)
+
+
+@pytest.mark.parametrize(
+    ("associations", "qos", "expected"),
+    [
+        ("", "", Room(1001, 998, "MaxJobCount=1000")),
+        ("7", "", Room(1001, 5, "MaxSubmitJobs=7")),
+        ("7\\n9", "", Room(1001, 7, "MaxSubmitJobs=9")),
+        ("7\\n", "4", Room(1001, 2, "MaxSubmitJobs=4")),
+        ("1", "", Room(1001, 0, "MaxSubmitJobs=1")),
+        ("\\n7", "", Room(1001, 998, "MaxJobCount=1000")),
+    ],
+)
+def test_the_strictest_limit_less_what_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, associations: str, qos: str, expected: Room
+) -> None:
+    """One association without a limit takes all."""
+    config = r"AccountingStorageType = accounting_storage/slurmdbd\nMaxArraySize = 1001\nMaxJobCount = 1000\n"
+    executable(tmp_path, "scontrol", f"printf '{config}'", monkeypatch)
+    executable(tmp_path, "squeue", "printf '1_1\\n1_2\\n'", monkeypatch)
+    answers = f"case $4 in qos) printf '{qos}\\n';; *) printf '{associations}\\n';; esac"
+    executable(tmp_path, "sacctmgr", answers, monkeypatch)
+    assert room("me", "long" if qos else None) == expected
 
 
 def test_a_failing_command_says_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

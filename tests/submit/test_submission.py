@@ -150,6 +150,10 @@ def test_submitting_imports_no_torch(run_py: Run, fake_slurm: FakeSlurm, tmp_pat
         (["strategy.precision=fp8"], "strategy.precision must be one of fp32, bf16, fp16, but is fp8"),
         (["hardware.tasks_per_node=16"], "hardware.tasks_per_node must be at most hardware.gpus_per_node (8)"),
         (["experiment.target=null"], "experiment.target"),
+        (["seed=range(0,10,0)"], "seed=range(0,10,0) must have a step other than 0"),
+        (["seed=range(3)", f"steps=range({10**30})"], "launch.max_points=100000 points, but has 3,000,000,000,000"),
+        (["launch.ask_above_gpu_hours=500", "seed=1,2,3"], "launch.ask_above_gpu_hours must be at least 576"),
+        (["seed=1,2,-1"], "Point 2 (seed=-1): seed must be at least 0, but is -1"),
         (["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=1", "seed=0,1"], "hydra/sweeper"),
     ],
 )
@@ -216,6 +220,55 @@ def test_training_on_the_login_node_is_refused(
 ) -> None:
     done = run_py(f"hardware={hardware}", "run_dir=runs/out", environ=fake_slurm.environ)
     assert_refused(done, f"`python run.py -m hardware={hardware}`", tmp_path / "runs")
+
+
+def test_what_slurm_does_not_take_now_is_kept_and_said(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    fake_slurm.answer("scontrol", "MaxArraySize = 1001\nMaxJobCount = 4\n")
+    fake_slurm.answer("squeue", "7_1\n")
+    done = run_py("-m", "hardware=1xA100,8xA100", "seed=1,2", "run_dir=out", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    assert "hpc: 1 point not submitted now, because Slurm takes no more (MaxJobCount=4): `hpc resume" in done.stderr
+    assert [re.findall(r"hpc_points=.*", script) for script in fake_slurm.scripts] == [
+        ["hpc_points=(0 1)"],
+        ["hpc_points=(2)"],
+    ]
+    assert len(load_sweep(tmp_path / "out").points) == 4
+    fake_slurm.answer("squeue", "7_1\n7_2\n7_3\n7_4\n")
+    full = run_py("-m", "hardware=1xA100", "run_dir=runs/out", environ=fake_slurm.environ)
+    assert_refused(full, "MaxJobCount=4 is reached", tmp_path / "runs")
+
+
+GIVES_UP = """#!/bin/sh
+echo "sbatch $*" >>"$FAKE_SLURM/calls"
+number=$(ls "$FAKE_SLURM/scripts" | wc -l)
+queue() {
+    echo "Good day from site job 7"
+    cp "$1" "$FAKE_SLURM/scripts/$number.sh"
+    echo "$number|$1" >>"$FAKE_SLURM/squeue.out"
+}
+once() { [ ! -e "$FAKE_SLURM/again" ] && touch "$FAKE_SLURM/again"; }
+give_up() { echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sbatch_calls"),
+    [
+        ('queue "$1"; give_up', 1),
+        ('once && give_up; queue "$1"; echo "Submitted batch job $number"', 2),
+    ],
+    ids=["it was queued", "it was not"],
+)
+def test_a_script_is_queued_once_although_sbatch_gives_up(
+    run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path, behaviour: str, sbatch_calls: int
+) -> None:
+    (fake_slurm.directory / "bin" / "sbatch").write_text(f"{GIVES_UP}{behaviour}\n")
+    done = run_py(*CPU, "run_dir=out", "seed=1,2", environ=fake_slurm.environ)
+    assert done.returncode == 0, done.stderr
+    assert "Submitted job 0, 2 points" in done.stdout
+    assert len(fake_slurm.scripts) == 1
+    assert sum(call.startswith("sbatch") for call in fake_slurm.calls) == sbatch_calls
+    assert [path.name for path in (tmp_path / "out/submitit").iterdir()] == ["0_submission.sh"]
 
 
 CPU = ("-m", "hardware=cpu", "cluster.partition=cpu")

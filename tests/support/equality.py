@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from hpc.checkpoint.manifest import TRAINER_FILE, read_manifest
+from hpc.checkpoint.manifest import TRAINER_FILE
 from hpc.checkpoint.store import Checkpoint, CheckpointStore
+from hpc.checkpoint.untrusted import read_manifest
 
 
 def differences(first: Path, second: Path) -> list[str]:

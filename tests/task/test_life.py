@@ -23,6 +23,8 @@ from tests.support.equality import differences
 from tests.support.events import told
 
 JOB = ("experiment.target=tests.programs.jobs.train", "checkpoint.every_steps=25", "runtime.deterministic=true")
+STAYS = "+cluster.sbatch.requeue=false"
+"""What is stopped stays so, until the same command is typed again."""
 pytestmark = pytest.mark.gloo
 
 
@@ -133,7 +135,7 @@ def uninterrupted(start: Start, *arguments: str) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrupted(start: Start, number: int) -> None:
-    stopped = start("run", "steps=100")
+    stopped = start("run", "steps=100", STAYS)
     stopped.wait_for_step(40, rank=1)
     os.kill(stopped.rank(1)["pid"], number)
     output = stopped.end()
@@ -144,6 +146,34 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrup
     assert f"Resumed at step {stop.step} of 100." in resumed.end(), resumed.output
     assert resumed.process.returncode == 0
     assert differences(resumed.directory, uninterrupted(start)) == []
+
+
+def test_a_run_that_was_stopped_goes_on_by_itself_as_if_never_interrupted(start: Start) -> None:
+    life = start("run", "steps=100")
+    life.wait_for_step(40, rank=1)
+    os.kill(life.rank(1)["pid"], signal.SIGTERM)
+    output = life.end()
+    assert life.process.returncode == 0, output
+    (stop,) = told(life.directory, Stopped)
+    assert f"Resumed at step {stop.step} of 100." in output
+    assert len(told(life.directory, Started)) == 2
+    assert differences(life.directory, uninterrupted(start)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_signal_to_the_command_has_all_ranks_save(start: Start, number: int) -> None:
+    life = start("run", "steps=1000")
+    life.wait_for_step(10, rank=1)
+    pids = [life.rank(rank)["pid"] for rank in (0, 1)]
+    life.process.send_signal(number)
+    output = life.end()
+    assert life.process.returncode == (75 if number == signal.SIGINT else -signal.SIGKILL), output
+    again = start("run", "steps=1000", STAYS)
+    (stop,) = told(life.directory, Stopped)
+    assert not any(is_alive(pid) for pid in pids)
+    again.wait_for_step(stop.step + 1)
+    os.kill(again.rank(0)["pid"], signal.SIGTERM)
+    assert f"Resumed at step {stop.step} of 1000." in again.end()
 
 
 def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_the_same(start: Start) -> None:
@@ -158,7 +188,7 @@ def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_the_same(start: Start
 
 
 def test_data_loader_workers_outlive_the_signal_that_stops_their_rank(start: Start) -> None:
-    life = start("run", "steps=100", "+job.workers=2")
+    life = start("run", "steps=100", "+job.workers=2", STAYS)
     life.wait_for_step(30)
     ranks = [life.rank(number)["pid"] for number in (0, 1)]
     family = [process for pid in ranks for process in [psutil.Process(pid), *psutil.Process(pid).children()]]

@@ -1,0 +1,27 @@
+"""Nobody's code runs because it lies in a file of DeepSpeed's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, clean_environment
+
+
+def test_an_engine_goes_on_from_its_own_files_and_from_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.programs.trusted_engine", str(tmp_path)]
+    environment = clean_environment(DS_ACCELERATOR="cpu")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name in ("optim_states", "model_states"):
+        code, said = found[name]
+        assert code == 65
+        assert f"{name}.pt is not like that: it holds " in said
+        assert "\n" not in said
+    assert found["went on after"] == 2
+    assert found["numpy"][0] == 74
+    assert "numpy" in found["numpy"][1]
+    assert found["has run"] is False
