@@ -92,7 +92,8 @@ def _run(sweep: Path, points: Sequence[Point], told: Started | None) -> Run:
     versions = {"python": record.get("python", ""), **record.get("versions", {})} if record else {}
     if told is not None and told.python:
         versions = {**versions, "python": told.python, **told.versions}
-    commits = {Path(each["root"]).name: each["commit"] for each in record.get("projects", ()) if each.get("commit")}
+    projects = [*record.get("projects", ()), *record.get("elsewhere", ())]
+    commits = {Path(each["root"]).name: each["commit"] for each in projects if each.get("commit")}
     files = _files(sweep, code) if code is not None and code.tree else None
     secrets = {key for point in points for key, value in leaves(point.config) if _is_secret(point, key, value)}
     return Run(
