@@ -108,7 +108,7 @@ class Family:
             HydraException, OmegaConfBaseException: A value is of the wrong type, or points nowhere.
         """
         self.apply([lines[position].again for position in self.free], self.config)
-        self.config._get_node("run_dir")._set_value(directory)  # is a plain text since the member was composed
+        self.config.run_dir = directory  # is a plain text since the member was composed
         if self._interpolated:
             self._let_resolvers_see(identity)
         config = self.parts.config
