@@ -144,7 +144,7 @@ def is_free(line: Line, config: DictConfig) -> bool:
     if not line.is_scalar:
         return False
     parent = _parent(config, line.path)
-    leaf = parent._get_node(line.path[-1]) if isinstance(parent, DictConfig) else None
+    leaf = _child(parent, line.path[-1]) if isinstance(parent, DictConfig) else None
     return isinstance(leaf, ValueNode) and not leaf._is_interpolation()
 
 
