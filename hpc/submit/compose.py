@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class Composer:
         proven = self._proven(config, overrides) if number == 0 and more else None
         parts = self._parts(config, number)
         if proven is not None:
-            self._remember(config, parts, proven)
+            with suppress(Exception):  # what cannot be followed is composed anew
+                self._remember(config, parts, proven)
         return parts
 
     def _fast(self, number: int, overrides: Sequence[str]) -> Parts | None:

@@ -108,7 +108,7 @@ class Family:
             HydraException, OmegaConfBaseException: A value is of the wrong type, or points nowhere.
         """
         self.apply([lines[position].again for position in self.free], self.config)
-        self.config._get_node("run_dir")._set_value(directory)  # is a plain text since the member was composed
+        self.config.run_dir = directory  # is a plain text since the member was composed
         if self._interpolated:
             self._let_resolvers_see(identity)
         config = self.parts.config
@@ -144,7 +144,7 @@ def is_free(line: Line, config: DictConfig) -> bool:
     if not line.is_scalar:
         return False
     parent = _parent(config, line.path)
-    leaf = parent._get_node(line.path[-1]) if isinstance(parent, DictConfig) else None
+    leaf = _child(parent, line.path[-1]) if isinstance(parent, DictConfig) else None
     return isinstance(leaf, ValueNode) and not leaf._is_interpolation()
 
 

@@ -70,7 +70,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
     if len(chunks) > limit:
         raise ConfigurationError(
             f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
-            f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
+            f"sent as {len(chunks)} arrays, of which each runs a point at a time, but one of them is {limit}."
         )
     shares = _shares(limit, [len(chunk) for _, _, chunk in chunks])
     return [
