@@ -12,8 +12,7 @@ the state of registered objects, is rank 0's; random states and the loaders' pos
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from hpc.checkpoint.engines import SavesItself
-from hpc.checkpoint.manifest import ITEM_BYTES, TensorEntry, Written
+from hpc.checkpoint.manifest import TensorEntry, Written
 from hpc.checkpoint.models import NamedModel, fresh
 from hpc.checkpoint.names import below, few, kind, own_name, parameter_names
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
@@ -30,13 +29,12 @@ from hpc.checkpoint.plain import Keep, on_device, tensor_tag
 from hpc.checkpoint.reading import shown
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
+from hpc.checkpoint.trainer import check_aliases
 from hpc.checkpoint.unpacking import unpacked
 from hpc.errors import HpcError, LoadError
 
 OTHERS = "others"
 """What tensors are filed under that belong to no parameter."""
-MOST_COPIES = 8
-"""As much memory as all tensors have, for tensors that are saved once and wanted under other names as well."""
 REGISTERED = ("user.", "scheduler.")
 """Names of what a user has handed over; the loss scaler may come and go with the precision."""
 
@@ -128,7 +126,7 @@ class TrainingState:
         """
         entries = {**written.tensors, **{name: written.tensors[stored] for name, stored in written.aliases.items()}}
         models, optimizers = self._named_models(), self._named_optimizers()
-        _check_aliases(written, {f"{which}/{name}" for which, model in models.items() for name in model.live})
+        check_aliases(written, {f"{which}/{name}" for which, model in models.items() for name in model.live})
         _compare_counts(models, optimizers, trainer)
         _compare_others(self.others, trainer)
         targets: dict[str, torch.Tensor] = {}
@@ -265,14 +263,6 @@ def _aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Name -> the name before it of the same tensor: tied weights."""
     first: dict[int, str] = {}
     return {name: first[id(each)] for name, each in tensors.items() if first.setdefault(id(each), name) != name}
-
-
-def _check_aliases(written: Written, live: Set[str]) -> None:
-    """Refuse names without end for one tensor, each of which would get memory of its own."""
-    sizes = {name: math.prod(each.shape) * ITEM_BYTES[each.dtype] for name, each in written.tensors.items()}
-    copies = sum(sizes[stored] for alias, stored in written.aliases.items() if alias not in live)
-    if copies > MOST_COPIES * sum(sizes.values()):
-        raise misfit("it has too many names for one tensor")
 
 
 def _compare_counts(

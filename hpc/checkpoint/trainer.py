@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import IO, Any
 
 from hpc.checkpoint.archive import read_archive
+from hpc.checkpoint.manifest import ITEM_BYTES, Written
 from hpc.checkpoint.optimizers import tags
 from hpc.checkpoint.reading import shown
 from hpc.errors import HpcError, LoadError
+
+MOST_COPIES = 8
+"""As much memory as all tensors have, for tensors that are saved once and wanted under other names as well."""
 
 
 def read_trainer(file: IO[bytes]) -> dict[str, Any]:
@@ -47,6 +52,18 @@ def check_trainer(content: Mapping[str, Any], tensors: Collection[str]) -> None:
         _check(_are_texts(_list(frozen, "now")) and _are_texts(_list(frozen, "set up")), "frozen")
     for tag in tags([content[kind] for kind in ("models", "optimizers", "others")]):
         _check(type(tag["name"]) is str and tag["name"] in tensors and type(tag.get("device")) is str, "tensors")
+
+
+def check_aliases(written: Written, live: Set[str]) -> None:
+    """Refuse names without end for one tensor, each of which would get memory of its own.
+
+    Raises:
+        ValueError: There are too many.
+    """
+    sizes = {name: math.prod(each.shape) * ITEM_BYTES[each.dtype] for name, each in written.tensors.items()}
+    copies = sum(sizes[stored] for alias, stored in written.aliases.items() if alias not in live)
+    if copies > MOST_COPIES * sum(sizes.values()):
+        raise ValueError("it has too many names for one tensor")
 
 
 @contextmanager

@@ -51,7 +51,8 @@ class Ranks:
         self._deadline = float("inf")
         libc, parent = ctypes.CDLL(None), os.getpid()
 
-        def die_with_parent() -> None:
+        def in_rank() -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # a notice is no end of a rank that still starts
             if hasattr(libc, "prctl"):  # Linux
                 libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:
@@ -68,7 +69,7 @@ class Ranks:
                         stdout=output,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
-                        preexec_fn=die_with_parent,
+                        preexec_fn=in_rank,
                     )
                 )
 

@@ -28,22 +28,29 @@ def wait_for(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
         SystemExit: With 130, after Ctrl-C; it is said what still runs.
         LoadError: The sweep's files are damaged.
     """
-    seconds = FIRST_SECONDS
-    status = look(directory, environ)
     try:
-        if any(not is_done(point.state) for point in status.points):
-            say(f"Waiting for {len(status.points)} point(s) in {directory}.")
-        while any(not is_done(point.state) for point in status.points):
-            time.sleep(seconds)
-            seconds = min(seconds * 1.5, LAST_SECONDS)
-            status = look(directory, environ)
+        return _watched(directory, environ)
     except KeyboardInterrupt:
-        left = [point.name for point in status.points if not is_done(point.state)]
+        left = _left(look(directory, environ))
         shown = shlex.quote(str(directory))
         warn(
             f"Not waiting any more, but {len(left)} point(s) of {directory} are still queued or run "
             f"({', '.join(left[:8])}{', …' if len(left) > 8 else ''}): `hpc cancel {shown}` ends them, and "
-            f"`hpc status --watch {shown}` waits for them."
+            f"`hpc status --watch {shown}` shows when they have ended."
         )
         raise SystemExit(INTERRUPTED_CODE) from None
+
+
+def _watched(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
+    status, seconds = look(directory, environ), FIRST_SECONDS
+    if left := _left(status):
+        say(f"Waiting for {len(left)} point(s) in {directory}.")
+    while _left(status):
+        time.sleep(seconds)
+        seconds = min(seconds * 1.5, LAST_SECONDS)
+        status = look(directory, environ)
     return status
+
+
+def _left(status: SweepStatus) -> list[str]:
+    return [point.name for point in status.points if not is_done(point.state)]

@@ -52,6 +52,7 @@ class StopRequests:
             signal.signal(number, self._record)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit logs one; Slurm sends it before every SIGTERM
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what a launcher has held back for us comes now
         os.register_at_fork(after_in_child=_forget)
         threading.Thread(target=self._watch, args=(reader,), name="hpc-signals", daemon=True).start()
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -47,7 +46,7 @@ def submit_and_wait(sweep: Sweep, must_finish: bool) -> SweepStatus:
     return status
 
 
-def returns(sweep: Sweep, status: SweepStatus) -> Sequence[JobReturn]:
+def returns(sweep: Sweep, status: SweepStatus) -> list[JobReturn]:
     """The value of each point; one that has none raises when it is looked at, as a job of Hydra's does."""
     return [_return(point, found) for point, found in zip(sweep.points, status.points, strict=True)]
 

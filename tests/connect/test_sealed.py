@@ -115,7 +115,7 @@ def test_words_of_any_length_travel_and_none_can_be_said_twice(tmp_path: Path) -
         words = group.words
         assert words is not None
         old = words._sealed("once")
-        words._sealed = lambda _: old  # type: ignore[method-assign]
+        words._sealed = lambda value: old  # type: ignore[method-assign]  # noqa: ARG005
         words._turn += 1
         with pytest.raises(WorldError, match=rf"Rank {rank} must hear from rank 0, but hears a stranger"):
             words.all_gather("twice")

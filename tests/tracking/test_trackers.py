@@ -21,11 +21,19 @@ from hpc.tracking.trackers import Csv, TrackedRun, make_trackers
 from tests.conftest import clean_environment
 from tests.programs.jobs import Points
 
+SECRET = "tok3n-of-mine"
+
+
+def holding_the_secret(directory: Path) -> list[Path]:
+    """Files in which a tracker has kept what is nobody's to know."""
+    return [path for path in directory.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
 
 def life(directory: Path, total: int, names: list[str], own: Sequence[Kept] = ()) -> None:
     """Train from wherever the run is to step `total`; what is logged is the step."""
     runtime_options = {"device": "cpu", "trackers": names, "log_every_steps": 10**6}
     config = {"run_dir": str(directory), "runtime": runtime_options, "experiment": {"name": "curves"}, "lr": 0.5}
+    config["api"] = {"token": SECRET}
     with Runtime(config, trackers=own) as runtime:
         for _ in runtime.steps(runtime.prepare(DataLoader(Points(), 4)), total=total):
             runtime.log(value=runtime.step)
@@ -122,6 +130,8 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     history = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "value")]
     assert history == [(3, 3.0), (5, 5.0)]
     assert (run.data.params["lr"], run.info.status) == ("0.5", "FINISHED")
+    assert run.data.params["api.token"] == "***"
+    assert holding_the_secret(tmp_path) == []
 
 
 WANDB_LIVES = """
@@ -165,7 +175,7 @@ def test_wandb_offline_goes_on_under_the_same_id(tmp_path: Path) -> None:
     environment = clean_environment(WANDB_MODE="offline")
     for program in (WANDB_LIVES, WANDB_RECORDS):
         done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path)],
+            [sys.executable, "-c", program, str(tmp_path), f"api.token={SECRET}"],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
@@ -173,6 +183,7 @@ def test_wandb_offline_goes_on_under_the_same_id(tmp_path: Path) -> None:
     lives = [json.loads(line) for line in done.stdout.splitlines()]  # those of one second share a folder
     assert {run_id} == {each for each, _ in lives}
     assert [row for _, rows in lives for row in rows] == [[3, 3.0], [5, 5.0]]
+    assert holding_the_secret(tmp_path) == []  # nor has the command line, which W&B keeps
 
 
 @pytest.mark.parametrize("name", ["nothing", "tests.tracking.test_trackers.Nothing", "nowhere.Tracker"])
