@@ -182,7 +182,7 @@ def test_the_script_is_printed_in_an_empty_directory(
 def test_the_job_imports_the_hpc_that_submitted_it(
     installation: Installation, tmp_path: Path, fake_slurm: FakeSlurm
 ) -> None:
-    script = installation.script(tmp_path, fake_slurm)
+    script = installation.script(tmp_path, fake_slurm, "launch.snapshot=false")
     (pythonpath,) = re.findall(r"^export PYTHONPATH=(.*)$", script, re.MULTILINE)
     (python,) = re.findall(r"(\S+) -u -m hpc\.submit\.", script)
     found = _output(python, "-c", "import hpc; print(hpc.__file__)", cwd=tmp_path, PYTHONPATH=pythonpath)
