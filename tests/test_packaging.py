@@ -58,9 +58,9 @@ class Installation:
     script_command: tuple[str, ...]
     pythonpath: str = ""
 
-    def script(self, directory: Path, slurm: FakeSlurm) -> str:
+    def script(self, directory: Path, slurm: FakeSlurm, *overrides: str) -> str:
         """The batch script of a run on 8xA100."""
-        command = [*self.script_command, "hardware=8xA100", "run_dir=out"]
+        command = [*self.script_command, "hardware=8xA100", "run_dir=out", *overrides]
         return _output(*command, cwd=directory, PYTHONPATH="", **slurm.environ)
 
 
