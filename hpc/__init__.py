@@ -8,26 +8,31 @@ if sys.argv[:1] == ["-m"] and not {"hpc", "-mhpc"}.isdisjoint(sys.orig_argv) and
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hpc.world import World, resolve_world
-
 if TYPE_CHECKING:
     from hpc.launch.notebook import notebook_launcher
     from hpc.runtime.batch_size import find_executable_batch_size
     from hpc.runtime.runtime import Runtime
     from hpc.runtime.seeds import seed_everything
+    from hpc.world import World, resolve_world
 
 __all__ = ["Runtime", "World", "find_executable_batch_size", "notebook_launcher", "resolve_world", "seed_everything"]
 
-NEED_TORCH = {
+FILES = {
     "Runtime": "hpc.runtime.runtime",
+    "World": "hpc.world.world",
     "find_executable_batch_size": "hpc.runtime.batch_size",
     "notebook_launcher": "hpc.launch.notebook",
+    "resolve_world": "hpc.world.resolve",
     "seed_everything": "hpc.runtime.seeds",
 }
+"""Where each name is defined."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch when something that needs it is asked for, and not before: login nodes import this package too."""
-    if name in NEED_TORCH:
-        return getattr(importlib.import_module(NEED_TORCH[name]), name)
+    """Import what a name needs when it is asked for, and not before: login nodes import this package too.
+
+    Most names need torch, and `hpc status` none of them.
+    """
+    if name in FILES:
+        return getattr(importlib.import_module(FILES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -103,7 +102,7 @@ def read_regular(path: str | Path) -> bytes:
     Raises:
         OSError: It is missing or cannot be read, or it is a link, a pipe or a device.
     """
-    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:  # read at once: a buffer would be in the way
         return file.read()
 
 
@@ -175,14 +174,14 @@ def read_tail(path: str | Path, count: int) -> bytes:
     Raises:
         OSError: As `read_regular`.
     """
-    with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - count))
         return file.read()
 
 
 def _temporary(path: Path) -> Path:
     """A name that nobody can guess."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 def _open(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:

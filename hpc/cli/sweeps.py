@@ -12,8 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpc.errors import ConfigurationError, HpcError
-from hpc.run.points import open_sweep
-from hpc.say import fail
+from hpc.run.listing import list_points
 from hpc.status import find
 from hpc.status.overrides import differing_keys, values_of
 from hpc.status.sweep import PointStatus, SweepStatus, look
@@ -50,6 +49,8 @@ def answering(function: Callable[..., Any]) -> Callable[..., None]:
         try:
             function(*arguments, **options)
         except HpcError as error:
+            from hpc.say import fail  # deferred: logging is imported for nothing else
+
             fail(error)
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt:
@@ -110,5 +111,5 @@ def names(points: Iterable[PointStatus]) -> str:
 
 
 def _overrides(directory: Path) -> list[str]:
-    values = [values_of(overrides) for _, overrides in open_sweep(directory).overrides()]
+    values = [values_of(overrides) for _, overrides in list_points(directory).overrides()]
     return [f"{key}={each[key]}" for key in differing_keys(values) for each in values if key in each]

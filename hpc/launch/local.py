@@ -14,7 +14,8 @@ from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record, claim
-from hpc.run.points import Point, is_sweep
+from hpc.run.listing import is_sweep
+from hpc.run.points import Point
 from hpc.run.result import read_result
 from hpc.say import say
 from hpc.submit.environment import user_environment

@@ -14,8 +14,9 @@ from hpc.errors import ConfigurationError
 from hpc.run.code import Code, newest_code, read_code, submitted
 from hpc.run.events import Started
 from hpc.run.journal import read_journal
+from hpc.run.listing import is_sweep
 from hpc.run.lives import starts
-from hpc.run.points import Point, is_sweep, load_sweep
+from hpc.run.points import Point, load_sweep
 
 OWN_TO_EVERY_RUN = ("run_dir",)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,6 @@ NAMES: dict[str, type[Event]] = {
 }
 """What each kind is called in a line of the journal. A name never changes its meaning."""
 _NAME_OF = {kind: name for name, kind in NAMES.items()}
-_HINTS = {kind: get_type_hints(kind) for kind in NAMES.values()}
 
 
 def to_line(event: Event) -> str:
@@ -177,24 +177,34 @@ def from_line(line: str) -> Event | None:
     try:
         found = json.loads(line)
         kind = NAMES[found["event"]]
-        return kind(**{name: _checked(found[name], hint) for name, hint in _HINTS[kind].items() if name in found})
+        return kind(**{name: checked(found[name]) for name, checked in _FIELDS[kind] if name in found})
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _checked(value: Any, hint: Any) -> Any:
-    """The value, if it is what the field is declared to hold.
+def _of(kind: type) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"{value!r} is not a {kind.__name__}")
+        return value
 
-    Raises:
-        TypeError: It is not.
-    """
-    if type(value) is hint and hint is not float:
-        return value
-    if get_origin(hint) is tuple:
-        return tuple(_checked(each, str) for each in _checked(value, list))
-    if get_origin(hint) is dict:
-        return {_checked(key, str): _checked(each, str) for key, each in _checked(value, dict).items()}
-    is_number = hint is float and type(value) in (int, float) and math.isfinite(value)
-    if hint is Any or is_number or (hint is not float and type(value) is hint):
-        return value
-    raise TypeError(f"{value!r} is not a {hint}")
+    return checked
+
+
+def _number(value: Any) -> Any:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+_int, _str, _list, _dict = _of(int), _of(str), _of(list), _of(dict)
+_CHECKS: dict[Any, Callable[[Any], Any]] = {
+    "Any": lambda value: value,
+    "float": _number,
+    "int": _int,
+    "str": _str,
+    "tuple[str, ...]": lambda value: tuple(map(_str, _list(value))),
+    "dict[str, str]": lambda value: {_str(key): _str(each) for key, each in _dict(value).items()},
+}
+"""By a field's declaration: the value as the field holds it; a TypeError where it is no such value."""
+_FIELDS = {kind: [(each.name, _CHECKS[each.type]) for each in fields(kind)] for kind in NAMES.values()}

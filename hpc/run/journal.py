@@ -9,7 +9,9 @@ for all attempts, whose events name none; they are read as well.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -19,6 +21,8 @@ from hpc.errors import LoadError, SaveError
 from hpc.files import append_text, make_directory, read_regular
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Event, Started, Verified, beginning, from_line, to_line
+
+JOURNAL, OLD_JOURNAL = RunDirectory(Path()).journal.name, RunDirectory(Path()).old_journal.name
 
 
 class Journal:
@@ -56,7 +60,7 @@ class Journal:
         return read_journal(self.directory)
 
 
-def read_journal(directory: Path, kinds: Collection[type[Event]] = ()) -> list[Event]:
+def read_journal(directory: str | Path, kinds: Collection[type[Event]] = ()) -> list[Event]:
     """All events of a run in the order of their times; nothing where there is no journal.
 
     A line that a crash or a full disk has cut short is passed over, and so is one that this version does not know.
@@ -68,17 +72,18 @@ def read_journal(directory: Path, kinds: Collection[type[Event]] = ()) -> list[E
     Raises:
         LoadError: The journal is there and cannot be read.
     """
-    run = RunDirectory(directory)
+    beginnings = tuple(map(beginning, kinds)) or ("",)
+    old = f"{directory}/{OLD_JOURNAL}"
     try:
-        files = _files(run.journal) if _is_directory(run.journal) else []
-        events = [event for path in files for event in _events_of(path, kinds)]
-        old = [*_adopted(_events_of(run.old_journal))] if run.old_journal.exists() else []
+        events = [event for path in _files(f"{directory}/{JOURNAL}") for event in _events_of(path, beginnings)]
+        if os.path.lexists(old):
+            events = [*_adopted(_events_of(old, ("",))), *events]
     except OSError as error:
         raise LoadError(
             f"The journal of {directory} must be readable, but {error.filename} is not: {error.strerror}; repair it, "
             "or choose another run_dir."
         ) from error
-    return sorted([*old, *events], key=lambda event: event.time)
+    return sorted(events, key=lambda event: event.time)
 
 
 def read_journal_and_parts(directory: Path) -> list[Event]:
@@ -87,24 +92,23 @@ def read_journal_and_parts(directory: Path) -> list[Event]:
     Raises:
         LoadError: A journal is there and cannot be read.
     """
-    parts = sorted(path.parent for path in directory.glob(f"*/{RunDirectory(directory).journal.name}"))
+    parts = sorted(path.parent for path in directory.glob(f"*/{JOURNAL}"))
     return sorted((event for each in (directory, *parts) for event in read_journal(each)), key=lambda event: event.time)
 
 
-def _is_directory(path: Path) -> bool:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise NotADirectoryError(20, "it is not a directory", str(path))
-    return path.exists()
-
-
-def _files(directory: Path) -> list[str]:
+def _files(directory: str) -> list[str]:
     """Without pathlib, which takes ten times as long; a sweep has thousands of journals."""
+    try:
+        kind = os.lstat(directory).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    if not stat.S_ISDIR(kind):
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", directory)
     with os.scandir(directory) as entries:
         return sorted(entry.path for entry in entries if entry.name.endswith(".jsonl"))
 
 
-def _events_of(path: str | Path, kinds: Collection[type[Event]] = ()) -> Iterator[Event]:
-    beginnings = tuple(map(beginning, kinds)) or ("",)
+def _events_of(path: str, beginnings: tuple[str, ...]) -> Iterator[Event]:
     for line in read_regular(path).decode(errors="replace").splitlines():
         event = from_line(line) if line.startswith(beginnings) else None
         if event is not None:

@@ -19,7 +19,7 @@ LEFT_WELL = (Stopped, Closed, Finished)
 """A life that ends with one of these has saved what it had."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Life:
     """One life of a run.
 

@@ -5,7 +5,7 @@ is made first, by one command only; `sweep.json` says what the sweep is and is w
 waits changes nothing.
 
 A line holds the resolved config, or how it differs from that of another line. Who needs one point of ten thousand reads
-`open_sweep(directory).named("17")`, and who counts them `count_points(directory)`.
+`open_sweep(directory).named("17")`, and who needs none of their configs `hpc.run.listing`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc.config.secrets import MASK, Secrets, masked
+from hpc.config.secrets import Secrets, masked
 from hpc.errors import ConfigurationError, LoadError
-from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
+from hpc.files import create, flush_directory, make_directory, replace_text
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
 from hpc.run.code import Code
+from hpc.run.listing import FORMAT, POINTS_FILE, SWEEP_FILE, Listing, is_sweep, list_points
 from hpc.run.ownership import check_ownership
 from hpc.run.secret import make_secret
 from hpc.run.vault import Vault, filled_in, hidden
@@ -33,12 +34,8 @@ from hpc.run.vault import Vault, filled_in, hidden
 if TYPE_CHECKING:
     from hpc.config import Settings
 
-SWEEP_FILE = "sweep.json"
-POINTS_FILE = "points.jsonl"
 ELSEWHERE = ("hardware", "cluster", "launch", "run_dir")
 """Sections that a point's signature leaves out."""
-FORMAT = 2
-"""1 had a whole config in every line."""
 SHORT_LINE = 700
 """Bytes; a point of other choices that differs in more than these is written as a whole, for others to differ from."""
 
@@ -281,20 +278,8 @@ class Sweep:
         return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
 
 
-@dataclass(frozen=True)
-class StoredSweep:
-    """A sweep on disk, of which a point is read when it is asked for.
-
-    Args:
-        directory: The sweep's.
-        lines: Of its points.jsonl, one for each point.
-    """
-
-    directory: Path
-    lines: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.lines)
+class StoredSweep(Listing):
+    """A sweep on disk, of which a point is read when it is asked for."""
 
     def point(self, number: int) -> Point:
         """The point of that number, from 0.
@@ -303,10 +288,12 @@ class StoredSweep:
             LoadError: Its line is damaged.
         """
         line = self.lines[number]
-        with self._damage(number):
+        try:
             other = json.loads(line).get("like")
             point = Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
             return point.revealed(self._vault)
+        except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
+            raise self.damaged(number, error) from error
 
     def named(self, name: str) -> Point:
         """The point of that name.
@@ -322,24 +309,6 @@ class StoredSweep:
                 return self.point(number)
         raise _no_point(self.directory, name, len(self))
 
-    def overrides(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Every point's name and what was typed to get it, in order; configs are not looked at.
-
-        Raises:
-            LoadError: A line is damaged.
-        """
-        return map(self.overrides_of, range(len(self)))
-
-    def overrides_of(self, number: int) -> tuple[str, tuple[str, ...]]:
-        """The name of the point of that number, and what was typed to get it.
-
-        Raises:
-            LoadError: Its line is damaged.
-        """
-        with self._damage(number):
-            fields = json.loads(self.lines[number])
-            return fields["name"], tuple(each if isinstance(each, str) else MASK for each in fields["overrides"])
-
     def _whole(self, number: int) -> Point:
         if not isinstance(number, int) or not 0 <= number < len(self):
             raise ValueError(f"it is like point {number}, which there is not")
@@ -353,13 +322,6 @@ class StoredSweep:
     def _known(self) -> dict[int, Point]:
         return {}
 
-    @contextmanager
-    def _damage(self, number: int) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-            raise _damaged(self.directory / POINTS_FILE, f"line {number + 1}: {error}") from error
-
 
 def open_sweep(directory: Path) -> StoredSweep:
     """Read the lines, and none of the points yet.
@@ -368,11 +330,7 @@ def open_sweep(directory: Path) -> StoredSweep:
         ConfigurationError: There is no sweep there.
         LoadError: Its files are damaged.
     """
-    lines = _text(directory, POINTS_FILE).splitlines()
-    told = count_points(directory)
-    if told != len(lines):
-        raise _damaged(directory / SWEEP_FILE, f"it counts {told} points, and {POINTS_FILE} has {len(lines)}")
-    return StoredSweep(directory, lines)
+    return StoredSweep(directory, list_points(directory).lines)
 
 
 def load_sweep(directory: Path) -> Sweep:
@@ -384,29 +342,6 @@ def load_sweep(directory: Path) -> Sweep:
     """
     stored = open_sweep(directory)
     return Sweep(directory, tuple(map(stored.point, range(len(stored)))))
-
-
-def count_points(directory: Path) -> int:
-    """How many points the sweep has, as its smaller file says.
-
-    Raises:
-        ConfigurationError: There is no sweep there.
-        LoadError: The file is damaged, or of another version.
-    """
-    path, text = directory / SWEEP_FILE, _text(directory, SWEEP_FILE)
-    try:
-        summary = json.loads(text)
-        written, points = summary["format"], summary["points"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if written not in range(1, FORMAT + 1):
-        raise LoadError(f"{path} must be of format {FORMAT}, but is of {written}: another version of hpc wrote it.")
-    return int(points)
-
-
-def is_sweep(directory: Path) -> bool:
-    """Whether points were frozen in this directory; sweep.json is written last."""
-    return os.path.lexists(directory / SWEEP_FILE)
 
 
 def remove_made(made: list[Path]) -> None:
@@ -429,24 +364,8 @@ def _lines(points: Sequence[Point]) -> Iterator[str]:
         yield line
 
 
-def _text(directory: Path, name: str) -> str:
-    try:
-        return read_regular(directory / name).decode()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
-        ) from error
-    except ValueError as error:  # bytes that are no text
-        raise _damaged(directory / name, str(error)) from error
-
-
 def _no_point(directory: Path, name: str, others: int) -> LoadError:
     return LoadError(f"{directory / POINTS_FILE} must hold point {name}, but has {others} others.")
-
-
-def _damaged(path: Path, what: str) -> LoadError:
-    text = " ".join(what.split()).rstrip(".")
-    return LoadError(f"{path} is damaged ({text}): restore it, or choose another run_dir.")
 
 
 @contextmanager

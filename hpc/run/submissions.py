@@ -61,7 +61,7 @@ class Submission:
     after: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """What holds one point.
 

@@ -16,7 +16,7 @@ UNKNOWN_JOB = "Invalid job id"
 """What squeue says of a single job that the controller has forgotten (MinJobAge, 300 seconds after its end)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QueuedJob:
     """A job, or a task of an array, as the controller knows it.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,7 @@ def as_json(status: SweepStatus) -> dict[str, Any]:
 
 def row(point: PointStatus) -> dict[str, Any]:
     """Everything about one point. A file of it that cannot be read leaves its fields empty."""
-    past: Sequence[Life] = ()
-    if point.state != UNSUBMITTED:
-        with suppress(HpcError):
-            past = past_of(point.directory)
+    past = _past(point)
     progress = None if point.state == UNSUBMITTED else _progress(point.directory)
     is_under_way = point.state in (RUNNING, SAVING)
     job, queued = point.job, point.queued
@@ -62,7 +58,7 @@ def row(point: PointStatus) -> dict[str, Any]:
         "told_at": None if progress is None else progress.time or None,
         "attempt": sum(life.has_started for life in past),
         "attempt_id": past[-1].attempt if past else None,
-        "cause": None if point.standing.cause is None else asdict(point.standing.cause),
+        "cause": None if point.standing.cause is None else {**vars(point.standing.cause)},
         "job": None if job is None else job.id,
         "scheduler": None if job is None else job.submission.scheduler,
         "slurm_state": None if queued is None else queued.state,
@@ -73,6 +69,15 @@ def row(point: PointStatus) -> dict[str, Any]:
         "allocation_seconds_left": queued.seconds_left if queued is not None and is_under_way else None,
         "directory": point.directory,
     }
+
+
+def _past(point: PointStatus) -> Sequence[Life]:
+    if point.standing.past is not None or point.state == UNSUBMITTED:
+        return point.standing.past or ()
+    try:
+        return past_of(point.directory)
+    except HpcError:
+        return ()
 
 
 def _nodes(point: PointStatus, past: Sequence[Life]) -> list[str]:

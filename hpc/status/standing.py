@@ -34,17 +34,19 @@ TELLING = (Started, Stopped, Failed, Closed, Finished)
 """The events that say how many lives there were, and how the last one ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a point stands.
 
     Args:
         state: One of STATES.
         cause: Why it failed, or what is known of how it was lost.
+        past: The lives of the point, where its journal had to be read to tell.
     """
 
     state: str
     cause: Cause | None = None
+    past: Sequence[Life] | None = None
 
 
 def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_answers: bool) -> Standing:
@@ -69,7 +71,8 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
         past = past_of(directory)
     except LoadError as error:
         return Standing(DAMAGED, Cause(UNKNOWN, str(error)))
-    return _from_files(directory, past, job, queued, is_alive)
+    found = _from_files(directory, past, job, queued, is_alive)
+    return Standing(found.state, found.cause, past)
 
 
 def past_of(directory: str) -> list[Life]:
@@ -78,7 +81,7 @@ def past_of(directory: str) -> list[Life]:
     Raises:
         LoadError: Its journal cannot be read.
     """
-    return lives(read_journal(Path(directory), TELLING))
+    return lives(read_journal(directory, TELLING))
 
 
 def log_path(job: Job) -> Path:
@@ -153,7 +156,7 @@ def _log_tail(directory: str, job: Job | None) -> str:
     if job is None:
         return ""
     try:
-        return read_tail(Path(directory).parent / log_path(job), LOG_TAIL_BYTES).decode(errors="replace")
+        return read_tail(f"{directory.rpartition('/')[0]}/{log_path(job)}", LOG_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import LoadError, SlurmError
-from hpc.run.points import open_sweep
+from hpc.run.listing import list_points
 from hpc.run.queue import STOPPED, read_queue
 from hpc.run.submissions import LOCAL, Job, Submission, newest_jobs
 from hpc.slurm.queue import QueuedJob, queued_jobs
@@ -20,7 +20,7 @@ IN_ATTEMPT = re.compile(r"\.(\d+)-\d+\.")
 """The job in the name of an attempt that a Slurm job has begun; see `hpc.attempt.identity`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PointStatus:
     """One point of a sweep, as it is now.
 
@@ -85,7 +85,7 @@ def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
         ConfigurationError: There is no sweep there.
         LoadError: What all its points need is damaged.
     """
-    named = list(open_sweep(directory).overrides())
+    named = list(list_points(directory).overrides())
     jobs = _jobs(directory, [name for name, _ in named])
     queue, problem = _queue(jobs.values(), environ)
     points = []

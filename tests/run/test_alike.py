@@ -15,7 +15,8 @@ from hpc.config import Settings
 from hpc.errors import LoadError
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
-from hpc.run.points import Point, Sweep, count_points, load_sweep, open_sweep
+from hpc.run.listing import count_points
+from hpc.run.points import Point, Sweep, load_sweep, open_sweep
 
 PLAIN = st.one_of(
     *(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from([0.0, -0.0, 1.0, 2.5, float("inf")])),
