@@ -13,11 +13,9 @@ from hpc.config import sentence
 from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
 from hpc.run.points import Point, Sweep
-from hpc.submit.cost import agree_to_cost
-from hpc.submit.environment import user_environment
-from hpc.submit.fit import check_fits
 from hpc.submit.options import check_options
-from hpc.submit.send import announce, note, plans_for_slurm, sbatch
+from hpc.submit.plan import Plan
+from hpc.submit.send import agreed_plans, announce, send_each
 
 CHANGEABLE = ("hardware", "cluster", "launch")
 """How much, where and how it is sent; what else changes makes another run."""
@@ -35,17 +33,12 @@ def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Poi
     Raises:
         SubmissionError: A plan cannot start, or sbatch refused it; those before it are sent, and are announced.
     """
-    plans = plans_for_slurm(part_of(sweep, names), scheduler_of)
-    for plan in plans:
-        check_fits(plan, user_environment())
-    agree_to_cost(plans, sweep.points[0].settings.launch)
+    plans = agreed_plans(part_of(sweep, names), scheduler_of)
     if is_changed:
         sweep.write_or_continue()
-    sent = []
+    sent: list[tuple[Plan, str]] = []
     try:
-        for plan in plans:
-            sent.append((plan, sbatch(plan)))
-            note(*sent[-1])
+        send_each(plans, sent)
     finally:
         if sent:
             announce(sweep, sent)

@@ -75,21 +75,42 @@ def send(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> None:
     Raises:
         SubmissionError: sbatch refused a plan, or a plan cannot start; nothing is left of the sweep.
     """
-    plans = plans_for_slurm(sweep, scheduler_of)
-    for plan in plans:
-        check_fits(plan, user_environment())
-    agree_to_cost(plans, sweep.points[0].settings.launch)
+    plans = agreed_plans(sweep, scheduler_of)
     made = Made(sweep, plans[0].log_directory)
     made.paths.append(sweep.directory / SUBMISSIONS_FILE)
     sent: list[tuple[Plan, str]] = []
     try:
-        for plan in plans:
-            sent.append((plan, sbatch(plan)))
-            note(*sent[-1])
+        send_each(plans, sent)
     except BaseException:  # Ctrl-C, too: all of a sweep is submitted, or nothing of it
         _undo(sent, made)
         raise
     announce(sweep, sent)
+
+
+def agreed_plans(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Plan]:
+    """The plans of those points that go to Slurm, all of which can start, at a cost that a person agrees to.
+
+    Raises:
+        SubmissionError: A plan cannot start, or Slurm takes none.
+        ConfigurationError: Nobody has said yes to the cost.
+    """
+    plans = plans_for_slurm(sweep, scheduler_of)
+    for plan in plans:
+        check_fits(plan, user_environment())
+    agree_to_cost(plans, sweep.points[0].settings.launch)
+    return plans
+
+
+def send_each(plans: Sequence[Plan], sent: list[tuple[Plan, str]]) -> None:
+    """One sbatch call for each plan; `sent` gets the plan and its job, also of those before one that was refused.
+
+    Raises:
+        SubmissionError: sbatch refused a plan.
+        ConfigurationError: Its files cannot be written.
+    """
+    for plan in plans:
+        sent.append((plan, sbatch(plan)))
+        note(*sent[-1])
 
 
 def note(plan: Plan, job_id: str) -> None:

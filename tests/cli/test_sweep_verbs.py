@@ -278,6 +278,16 @@ def test_resume_and_retry_submit_what_they_should(made: Made, fake_slurm: FakeSl
     assert len(fake_slurm.scripts) == 2
 
 
+def test_the_cost_of_points_sent_again_is_agreed_to_by_their_own_settings(made: Made, fake_slurm: FakeSlurm) -> None:
+    """One of ten points is retried: what is typed about it counts, and the first point of the sweep has no say."""
+    costly = ("--set", "hardware.gpus_per_node=1", "--set", "launch.ask_above_gpu_hours=0.001")
+    refused = hpc(fake_slurm, "retry", made.directory, "6", *costly)
+    assert (refused.exit_code, "add launch.yes=true" in refused.stderr) == (78, True), refused.output
+    assert fake_slurm.scripts == []
+    assert told_by(hpc(fake_slurm, "retry", made.directory, "6", *costly, "--set", "launch.yes=true", "--json"))
+    assert len(fake_slurm.scripts) == 1
+
+
 def test_a_point_that_was_sent_again_waits_whatever_its_last_life_said(made: Made, fake_slurm: FakeSlurm) -> None:
     record_submission(made.directory, Submission("300", ("5",), time.time(), after={"5": "linux.200-0.0"}))
     made.slurm.answer("squeue", "300|PENDING|N/A|5:00||Resources\n")
