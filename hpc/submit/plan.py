@@ -51,12 +51,12 @@ def asked_clusters(plan: Plan, environ: Mapping[str, str]) -> str | None:
 
 
 def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point], str]) -> list[Plan]:
-    """Group the points by what they ask for, in arrays the scheduler accepts.
+    """Group the points that go to Slurm by what they ask for, in arrays that it accepts.
 
     Args:
         sweep: Points that were checked.
         max_array_size: Most tasks in one array; Slurm refuses a larger one.
-        scheduler_of: Whether a point goes to slurm or stays local.
+        scheduler_of: Whether a point goes to slurm or stays local, where it needs no plan.
 
     Raises:
         ConfigurationError: There are more arrays than points may run at once.
@@ -64,13 +64,14 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
     chunks = [
         (first, scheduler, chunk)
         for first, scheduler, names in _by_resources(sweep.points, scheduler_of)
+        if scheduler == "slurm"
         for chunk in _chunks(names, max_array_size)
     ]
     limit = min((_most_at_once(first.settings) for first, _, _ in chunks), default=1)
     if len(chunks) > limit:
         raise ConfigurationError(
             f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
-            f"sent as {len(chunks)} arrays, of which each runs a point at a time, but one of them is {limit}."
+            f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
         )
     shares = _shares(limit, [len(chunk) for _, _, chunk in chunks])
     return [

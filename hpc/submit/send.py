@@ -38,11 +38,11 @@ def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[
         SubmissionError: It takes none.
     """
     environ = user_environment()
-    groups = [plan for plan in make_plans(sweep, max(1, len(sweep.points)), scheduler_of) if plan.scheduler == "slurm"]
+    groups = make_plans(sweep, max(1, len(sweep.points)), scheduler_of)
     places = {(plan.cluster.qos or environ.get("SBATCH_QOS"), asked_clusters(plan, environ)) for plan in groups}
     rooms = [room(getpass.getuser(), *place) for place in places]
     size = min((each.max_array_size for each in rooms), default=1)
-    plans = [plan for plan in make_plans(sweep, size, scheduler_of) if plan.scheduler == "slurm"]
+    plans = make_plans(sweep, size, scheduler_of)
     least = min((each for each in rooms if each.jobs is not None), key=lambda each: each.jobs or 0, default=None)
     return plans if least is None else _within(least, plans, sweep.directory)
 

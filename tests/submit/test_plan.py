@@ -46,6 +46,12 @@ def test_more_arrays_than_points_may_run_at_once_are_refused() -> None:
         plans_of(a_sweep(EIGHT, {}, limit=1))
 
 
+def test_points_that_stay_here_take_nothing_of_the_throttle() -> None:
+    sweep = a_sweep(EIGHT, {}, limit=1)
+    plans = make_plans(sweep, 1000, lambda point: "local" if point.name == "1" else "slurm")
+    assert [(plan.points, plan.parallel_points) for plan in plans] == [(("0",), 1)]
+
+
 def test_the_cost_is_said_and_agreed_to(capsys: pytest.CaptureFixture[str]) -> None:
     plans = plans_of(a_sweep(*[EIGHT] * 3, {}))
     assert gpu_hours(plans) == 3 * 2 * 8 * 1.5
