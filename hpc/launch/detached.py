@@ -70,12 +70,15 @@ def main(directory: str, descriptor: str, ready: str, *names: str) -> int:
         place = Place(this_machine(user_environment()), lease_directory(user_environment()), shows=False)
         points = [point for point in sweep.points if point.name in wanted]
         queue = Queue(Record(sweep.directory, int(descriptor)), points, place)
-        os.write(int(ready), b"1")
-        os.close(int(ready))
-        return queue.run()
+        return queue.run(lambda: _tell(int(ready)))
     except HpcError as error:
         fail(error)
         return error.exit_code
+
+
+def _tell(ready: int) -> None:
+    os.write(ready, b"1")
+    os.close(ready)
 
 
 if __name__ == "__main__":
