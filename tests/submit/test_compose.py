@@ -139,10 +139,11 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("SEARCHED", str(directory / "searched")))
     ConfigStore.instance().store(name="typed", node={"typed": Typed})
-    OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
-    OmegaConf.register_new_resolver("count", lambda: next(counter), replace=True)
-    OmegaConf.register_new_resolver("random", random.random, replace=True)
-    OmegaConf.register_new_resolver("once", random.random, use_cache=True, replace=True)
+    register = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    register("mul", lambda a, b: a * b, replace=True)
+    register("count", lambda: next(counter), replace=True)
+    register("random", random.random, replace=True)
+    register("once", random.random, use_cache=True, replace=True)
     with hydra.initialize_config_dir(str(directory), version_base="1.3", job_name="test"):
         yield
     for name in ("mul", "count", "random", "once"):
