@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from hpc.cli.run import _version_base
 from hpc.submit.compose import Composer
 from hpc.submit.family import Parts
 from hpc.submit.overrides import Reader
@@ -144,7 +145,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     register("count", lambda: next(counter), replace=True)
     register("random", random.random, replace=True)
     register("once", random.random, use_cache=True, replace=True)
-    with hydra.initialize_config_dir(str(directory), version_base="1.3", job_name="test"):
+    with hydra.initialize_config_dir(str(directory), job_name="test", **_version_base()):
         yield
     for name in ("mul", "count", "random", "once"):
         OmegaConf.clear_resolver(name)
