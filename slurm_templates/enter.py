@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.remove("")  # the working directory may have modules of these names
+sys.path[:] = filter(None, sys.path)  # the working directory may have modules of these names
 import hashlib
 import io
 import types

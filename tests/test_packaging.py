@@ -58,9 +58,9 @@ class Installation:
     script_command: tuple[str, ...]
     pythonpath: str = ""
 
-    def script(self, directory: Path, slurm: FakeSlurm) -> str:
+    def script(self, directory: Path, slurm: FakeSlurm, *overrides: str) -> str:
         """The batch script of a run on 8xA100."""
-        command = [*self.script_command, "hardware=8xA100", "run_dir=out"]
+        command = [*self.script_command, "hardware=8xA100", "run_dir=out", *overrides]
         return _output(*command, cwd=directory, PYTHONPATH="", **slurm.environ)
 
 
@@ -182,7 +182,7 @@ def test_the_script_is_printed_in_an_empty_directory(
 def test_the_job_imports_the_hpc_that_submitted_it(
     installation: Installation, tmp_path: Path, fake_slurm: FakeSlurm
 ) -> None:
-    script = installation.script(tmp_path, fake_slurm)
+    script = installation.script(tmp_path, fake_slurm, "launch.snapshot=false")
     (pythonpath,) = re.findall(r"^export PYTHONPATH=(.*)$", script, re.MULTILINE)
     (python,) = re.findall(r"(\S+) -u -m hpc\.submit\.", script)
     found = _output(python, "-c", "import hpc; print(hpc.__file__)", cwd=tmp_path, PYTHONPATH=pythonpath)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.files import flush_directory, replace_text
+from hpc.files import PRIVATE_MODE, create, flush_directory, open_to_append, replace_text
 from hpc.run.enter import ENTER, MANIFEST
 
 CODE_FILE = "code.jsonl"
@@ -101,10 +101,8 @@ class Code:
 
     def _tell(self, path: Path, made: list[Path]) -> None:
         is_new = not os.path.lexists(path)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        made.extend([path] if is_new else [])
-        with os.fdopen(descriptor, "ab") as file:
+        with open_to_append(path, PRIVATE_MODE) as file:
+            made.extend([path] if is_new else [])
             file.write((json.dumps({"tree": self.tree, "digest": self.digest, **self.record}) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
@@ -198,9 +196,8 @@ def _make(directory: Path, made: list[Path]) -> None:
 
 def _create(path: Path, content: bytes, made: list[Path]) -> None:
     """A file that was not there, for its owner alone."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    made.append(path)
-    with os.fdopen(descriptor, "wb") as file:
+    with create(path, PRIVATE_MODE) as file:
+        made.append(path)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.config.changes import leaves
+from hpc.config.secrets import MASK
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code, newest_code, read_code, submitted
 from hpc.run.events import Started
@@ -28,12 +29,14 @@ class Run:
         versions: Of Python and what is installed; empty where they were not recorded.
         commits: Of its projects, by their names.
         files: Of its code; None where no copy was made.
+        secrets: Dotted keys whose values are nobody else's business.
     """
 
     configs: Sequence[Mapping[Any, Any]]
     versions: Mapping[str, str] = field(default_factory=dict)
     commits: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] | None = None
+    secrets: frozenset[str] = frozenset()
 
 
 def find_run(word: str) -> Run:
@@ -61,10 +64,11 @@ def find_run(word: str) -> Run:
 
 
 def config_differences(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
-    """Values by dotted keys; of a sweep with several values of a key, all of them."""
+    """Values by dotted keys; of a sweep with several values of a key, all of them. Secrets are not told."""
     before, after = _values(old.configs), _values(new.configs)
-    keys = sorted({*before, *after})
-    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    secrets = old.secrets | new.secrets
+    return {key: (MASK, MASK) if key in secrets else (before.get(key), after.get(key)) for key in keys}
 
 
 def version_differences(old: Run, new: Run) -> dict[str, tuple[str, str]]:
@@ -88,9 +92,17 @@ def _run(sweep: Path, points: Sequence[Point], told: Started | None) -> Run:
     versions = {"python": record.get("python", ""), **record.get("versions", {})} if record else {}
     if told is not None and told.python:
         versions = {**versions, "python": told.python, **told.versions}
-    commits = {Path(each["root"]).name: each["commit"] for each in record.get("projects", ()) if each.get("commit")}
+    projects = [*record.get("projects", ()), *record.get("elsewhere", ())]
+    commits = {Path(each["root"]).name: each["commit"] for each in projects if each.get("commit")}
     files = _files(sweep, code) if code is not None and code.tree else None
-    return Run(configs, {name: version for name, version in versions.items() if version}, commits, files)
+    secrets = {key for point in points for key, value in leaves(point.config) if _is_secret(point, key, value)}
+    return Run(
+        configs, {name: version for name, version in versions.items() if version}, commits, files, frozenset(secrets)
+    )
+
+
+def _is_secret(point: Point, key: str, value: Any) -> bool:
+    return point.secrets.hides(tuple(key.split(".")), value)
 
 
 def _code(sweep: Path, told: Started | None) -> Code | None:

@@ -107,7 +107,7 @@ def unpack(archive: zipfile.ZipFile, digest: str, base: Path) -> Path:
 
 def redirect(moved: Sequence[Moved]) -> None:
     """From here on, what was submitted is imported from its copy, in this process and in those that it starts."""
-    before = [str(Path.cwd()), *sys.path]
+    before = sys.path if getattr(sys.flags, "safe_path", False) else [str(Path.cwd()), *sys.path]
     entries = [_directory(moved, entry) or entry for entry in before]
     entries += [str(each.copy / path) for each in moved for path in each.imported]  # editable installs have no entry
     sys.path[:] = list(dict.fromkeys(entries))

@@ -94,17 +94,12 @@ class Family:
     master: DictConfig
     separators: dict[str, Any]
     _set: list[_Setting] = field(init=False)
-    _run_dir: ValueNode = field(init=False)
     _interpolated: list[_Setting] = field(init=False)
 
     def __post_init__(self) -> None:
         paths = [self.lines[position].path for position in self.free]
         self._set = [_Setting(_parent(self.config, path), path[-1], path) for path in [*paths, ("run_dir",)]]
         self._interpolated = list(_interpolations(self.config))
-        run_dir = self.config._get_node("run_dir")
-        if not isinstance(run_dir, ValueNode):
-            raise TypeError("run_dir is set to a text before a point is resolved.")
-        self._run_dir = run_dir
 
     def point(self, identity: Identity, lines: Sequence[Line], directory: str) -> Parts:
         """The point with these overrides.
@@ -118,7 +113,7 @@ class Family:
             HydraException, OmegaConfBaseException: A value is of the wrong type, or points nowhere.
         """
         self.apply([lines[position].again for position in self.free], self.config)
-        self._run_dir._set_value(directory)
+        self.config.run_dir = directory  # is a plain text since the member was composed
         if self._interpolated:
             self._let_resolvers_see(identity)
         config = self.parts.config

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -68,6 +68,14 @@ def import_directories(root: Path) -> list[str]:
         if path.is_relative_to(root) and not is_installed(path) and path.is_dir():
             found.append("" if path == root else path.relative_to(root).as_posix())
     return list(dict.fromkeys(found))
+
+
+def other_directories(roots: Sequence[Path]) -> list[Path]:
+    """Where else modules would be imported from, besides these projects and what is installed: nothing keeps those."""
+    found = [Path(entry).resolve() for entry in [*_search_path(), *_editable_directories()]]
+    python = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)]
+    kept = [path for path in found if path.is_dir() and not is_installed(path)]
+    return [path for path in dict.fromkeys(kept) if not any(map(path.is_relative_to, [*roots, *python]))]
 
 
 def _search_path() -> list[str]:

@@ -11,7 +11,8 @@ import time
 from typing import Any
 
 from hpc.run.versions import installed_versions
-from hpc.submit.tree import Tree, difference
+from hpc.submit.project import other_directories
+from hpc.submit.tree import Tree, commit_of, difference
 
 LONGEST_DIFFERENCE = 100_000
 """Characters; the whole of it is in the archive anyway."""
@@ -28,6 +29,9 @@ def record(trees: list[Tree]) -> dict[str, Any]:
         "python": platform.python_version(),
         "interpreter": sys.executable,
         "projects": [_project(tree) for tree in trees],
+        "elsewhere": [
+            {"root": str(path), "commit": commit_of(path)} for path in other_directories([tree.root for tree in trees])
+        ],
         "versions": installed_versions(),
     }
 

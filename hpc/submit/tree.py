@@ -80,6 +80,15 @@ def git_root(directory: Path) -> Path | None:
     return Path(said[0]).resolve() if said else None
 
 
+def commit_of(directory: Path) -> str:
+    """Which commit a directory is at; "" where git does not say."""
+    try:
+        root = git_root(directory)
+        return _git(root, "rev-parse", "HEAD").decode().strip() if root else ""
+    except (ConfigurationError, OSError):
+        return ""
+
+
 def git_tree(root: Path) -> Tree:
     """What git tracks there, or would track; submodules as well.
 

@@ -53,7 +53,7 @@ def test_a_point_is_tried_again_with_its_code_or_with_todays(project: Path, tmp_
     typed("retry", "runs/first", code=1)
     typed("retry", "runs/first", "--new-code")
     assert (project / "answers").read_text().split() == ["submitted", "submitted", "edited"]
-    typed(*submit, "run_dir=runs/second", "seed=1,2")
+    typed(*submit, "run_dir=runs/second", "seed=1,2", "+api_key=hunter2")
 
     lives = told(project / "runs" / "first" / "0", Started)
     assert lives[0].tree == lives[1].tree != lives[2].tree
@@ -63,10 +63,13 @@ def test_a_point_is_tried_again_with_its_code_or_with_todays(project: Path, tmp_
         "  mine/helper.py  +1  -1",
     ]
     shown = typed("diff", "runs/first/0@1", "runs/second", "--code").stdout
-    assert "seed  0  ->  1,2\n" in shown
+    assert "seed     0" in shown
+    assert "1,2\n" in shown
+    assert "api_key" in shown
+    assert "hunter2" not in shown
     assert "-VALUE = 'submitted'\n+VALUE = 'edited'\n" in shown
     answer = json.loads(typed("diff", "runs/first/0@1", "runs/second/1", "--json").stdout)
-    assert answer["config"] == {"seed": [0, 2]}
+    assert answer["config"] == {"api_key": ["***", "***"], "seed": [0, 2]}
     assert answer["code"] == {"mine/helper.py": {"added": 1, "removed": 1}}
     assert answer["has_code"] == [True, True]
     assert answer["versions"] == {}

@@ -141,6 +141,8 @@ def test_the_same_code_is_one_file_of_the_disk_and_other_code_another(project: P
     assert known["changed"] == ["pkg/helper.py"]
     assert "+VALUE = 2\n" in known["diff"]
     assert read.record["versions"]["hydra-core"]
+    here = Path(__file__).resolve().parents[2]
+    assert here in [Path(each["root"]) for each in read.record["elsewhere"]] or here in Path(sys.prefix).parents
 
 
 @pytest.mark.parametrize("limit", ["snapshot_max_megabytes", "snapshot_max_files"])
