@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import traceback
-import traceback
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from types import TracebackType
