@@ -13,7 +13,7 @@ import click
 from hpc.cli.columns import aligned, duration
 from hpc.cli.sweeps import answering, json_option
 from hpc.errors import HpcError
-from hpc.run.points import SWEEP_FILE, count_points
+from hpc.run.stored import SWEEP_FILE, count_points
 from hpc.status.find import known_sweeps
 from hpc.status.standing import FINISHED_FILE
 

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpc.errors import ConfigurationError, HpcError
-from hpc.run.points import open_sweep
+from hpc.run.stored import open_sweep
 from hpc.say import fail
 from hpc.status import find
 from hpc.status.overrides import differing_keys, values_of

@@ -22,7 +22,8 @@ from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record
-from hpc.run.points import Point, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import load_sweep
 from hpc.run.queue import QueueFiles
 from hpc.say import fail, say
 from hpc.submit.environment import for_child, user_environment

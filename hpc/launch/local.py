@@ -14,8 +14,9 @@ from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record, claim
-from hpc.run.points import Point, is_sweep
+from hpc.run.point import Point
 from hpc.run.result import read_result
+from hpc.run.stored import is_sweep
 from hpc.say import say
 from hpc.submit.environment import user_environment
 

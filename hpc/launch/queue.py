@@ -23,7 +23,7 @@ from hpc.launch.relay import Relay
 from hpc.launch.running import Running
 from hpc.launch.signals import StopSignals
 from hpc.run.directory import RunDirectory
-from hpc.run.points import Point
+from hpc.run.point import Point
 from hpc.run.queue import CANCELLED, FAILED, FINISHED, STOPPED, WAITING, QueueFiles, read_queue
 from hpc.say import error, say, warn
 from hpc.submit.options import site_options

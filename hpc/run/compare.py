@@ -15,7 +15,9 @@ from hpc.run.code import Code, newest_code, read_code, submitted
 from hpc.run.events import Started
 from hpc.run.journal import read_journal
 from hpc.run.lives import starts
-from hpc.run.points import Point, is_sweep, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import load_sweep
+from hpc.run.stored import is_sweep
 
 OWN_TO_EVERY_RUN = ("run_dir",)
 

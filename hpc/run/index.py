@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.files import append_text
-from hpc.run.points import is_sweep
+from hpc.run.stored import is_sweep
 
 OWNER_ONLY = 0o600
 

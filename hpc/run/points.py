@@ -4,161 +4,31 @@ Two files however many points there are: sites count inodes. `points.jsonl` hold
 is made first, by one command only; `sweep.json` says what the sweep is and is written last. A YAML edited while a job
 waits changes nothing.
 
-A line holds the resolved config, or how it differs from that of another line. Who needs one point of ten thousand reads
-`open_sweep(directory).named("17")`, and who counts them `count_points(directory)`.
+A line holds the resolved config, or how it differs from that of another line; see `hpc.run.stored` for who reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from hpc.config.secrets import MASK, Secrets, masked
-from hpc.errors import ConfigurationError, LoadError
-from hpc.files import create, flush_directory, make_directory, read_regular, replace_text
-from hpc.run import frozen
-from hpc.run.alike import changed, differences
+from hpc.config.secrets import masked
+from hpc.errors import ConfigurationError
+from hpc.files import create, flush_directory, make_directory, replace_text
 from hpc.run.code import Code
 from hpc.run.ownership import check_ownership
+from hpc.run.point import Point
 from hpc.run.secret import make_secret
-from hpc.run.vault import Vault, filled_in, hidden
+from hpc.run.stored import FORMAT, POINTS_FILE, SWEEP_FILE, is_sweep, no_point, open_sweep
+from hpc.run.vault import Vault
 
-if TYPE_CHECKING:
-    from hpc.config import Settings
-
-SWEEP_FILE = "sweep.json"
-POINTS_FILE = "points.jsonl"
-ELSEWHERE = ("hardware", "cluster", "launch", "run_dir")
-"""Sections that a point's signature leaves out."""
-FORMAT = 2
-"""1 had a whole config in every line."""
 SHORT_LINE = 700
 """Bytes; a point of other choices that differs in more than these is written as a whole, for others to differ from."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One resolved config of a sweep.
-
-    Args:
-        name: Its directory below the sweep's; "." where the point is the whole run.
-        overrides: What was typed to get it.
-        config: Everything, interpolations resolved.
-        hydra: What Hydra knew of it, for `HydraConfig.get()`; empty where Hydra was not asked.
-        checked: Its settings, where they are built already.
-    """
-
-    name: str
-    overrides: tuple[str, ...]
-    config: dict[Any, Any]
-    hydra: Mapping[str, Any] = field(default_factory=dict)
-    checked: Settings | None = field(default=None, compare=False, repr=False)
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The parts that hpc reads, built and checked once.
-
-        Raises:
-            ConfigurationError: They are not valid.
-        """
-        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
-
-        return self.checked or settings_of(self.config)
-
-    @cached_property
-    def signature(self) -> str:
-        """Alike for points that compute the same, wherever they lie and run, on however much."""
-        computed = {str(key): value for key, value in self.config.items() if key not in ELSEWHERE}
-        written = json.dumps(json.loads(frozen.dumps(computed)), sort_keys=True)
-        return hashlib.sha256(written.encode()).hexdigest()[:16]
-
-    @cached_property
-    def secrets(self) -> Secrets:
-        """What of it is nobody else's to read."""
-        return Secrets.of(self.config)
-
-    @classmethod
-    def of_line(cls, line: str) -> Point:
-        """What `line` was made of.
-
-        Raises:
-            ValueError, LookupError, TypeError, AttributeError, ImportError: It is no such line.
-        """
-        fields = frozen.loads(line)
-        return cls._of(fields, fields["config"], fields.get("hydra", {}))
-
-    @classmethod
-    def of_difference(cls, line: str, other: Point) -> Point:
-        """What `line` was made of, where it says how it differs from another point.
-
-        Raises:
-            ValueError, LookupError, TypeError, AttributeError, ImportError: It is no such line.
-        """
-        fields = frozen.loads(line)
-        hydra = changed(dict(other.hydra), fields.get("hydra", []))
-        return cls._of(fields, changed(other.config, fields["config"]), hydra)
-
-    @classmethod
-    def _of(cls, fields: Mapping[str, Any], config: Any, hydra: Any) -> Point:
-        point = cls(fields["name"], tuple(fields["overrides"]), config, hydra)
-        if not isinstance(point.name, str) or not isinstance(point.config, dict) or not isinstance(point.hydra, dict):
-            raise ValueError("it is not a point")
-        return point
-
-    def line(self) -> str:
-        """What points.jsonl holds of it.
-
-        Raises:
-            ConfigurationError: A value is of a kind that cannot be written down.
-        """
-        fields = {"name": self.name, "overrides": self.overrides, "config": self.config}
-        return frozen.dumps({**fields, "hydra": self.hydra} if self.hydra else fields) + "\n"
-
-    def hidden(self, vault: Vault) -> Point:
-        """The same for everybody to read: its secrets go into the vault."""
-        config, hydra, overrides = hidden(vault, self.secrets, self.config, self.hydra, self.overrides)
-        return replace(self, config=config, hydra=hydra, overrides=overrides)
-
-    def revealed(self, vault: Vault) -> Point:
-        """The same as it was before it was hidden."""
-        config, hydra, overrides = map(vault.reveal, (self.config, self.hydra, self.overrides))
-        return replace(self, config=config, hydra=hydra, overrides=overrides)
-
-    def filled_in(self, other: Point) -> Point:
-        """The same with the secrets of another point, which is like it.
-
-        Raises:
-            ConfigurationError: The other point lacks one.
-        """
-        try:
-            config, hydra = filled_in(self.config, other.config), filled_in(self.hydra, other.hydra)
-            return replace(self, config=config, hydra=hydra, overrides=filled_in(self.overrides, other.overrides))
-        except (LookupError, TypeError) as error:
-            raise ConfigurationError(
-                f"All ranks must be started with the same config, but this one has no {error.args[0]}."
-            ) from error
-
-    def difference(self, number: int, other: Point) -> str:
-        """What points.jsonl holds of it where it is much like another point.
-
-        Args:
-            number: Of the other point's line, from 0.
-            other: The other point, whose own line is whole.
-
-        Raises:
-            ConfigurationError: A value is of a kind that cannot be written down.
-        """
-        parts = {"config": (other.config, self.config), "hydra": (other.hydra, self.hydra)}
-        written = {part: list(differences(*both)) for part, both in parts.items()}
-        fields = {"name": self.name, "overrides": self.overrides, "like": number, **written}
-        return frozen.dumps(fields) + "\n"
 
 
 @dataclass(frozen=True)
@@ -178,7 +48,7 @@ class Sweep:
         for point in self.points:
             if point.name == name:
                 return point
-        raise _no_point(self.directory, name, len(self.points))
+        raise no_point(self.directory, name, len(self.points))
 
     @cached_property
     def lines(self) -> Sequence[str]:
@@ -281,100 +151,6 @@ class Sweep:
         return json.dumps({"format": FORMAT, "points": len(self.points)}) + "\n"
 
 
-@dataclass(frozen=True)
-class StoredSweep:
-    """A sweep on disk, of which a point is read when it is asked for.
-
-    Args:
-        directory: The sweep's.
-        lines: Of its points.jsonl, one for each point.
-    """
-
-    directory: Path
-    lines: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def point(self, number: int) -> Point:
-        """The point of that number, from 0.
-
-        Raises:
-            LoadError: Its line is damaged.
-        """
-        line = self.lines[number]
-        with self._damage(number):
-            other = json.loads(line).get("like")
-            point = Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
-            return point.revealed(self._vault)
-
-    def named(self, name: str) -> Point:
-        """The point of that name.
-
-        Raises:
-            LoadError: There is no such point, or its line is damaged.
-        """
-        number = int(name) if name.isascii() and name.isdigit() else 0  # points of a sweep are named by their numbers
-        if number < len(self) and self.overrides_of(number)[0] == name:
-            return self.point(number)
-        for number in range(len(self)):
-            if self.overrides_of(number)[0] == name:
-                return self.point(number)
-        raise _no_point(self.directory, name, len(self))
-
-    def overrides(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Every point's name and what was typed to get it, in order; configs are not looked at.
-
-        Raises:
-            LoadError: A line is damaged.
-        """
-        return map(self.overrides_of, range(len(self)))
-
-    def overrides_of(self, number: int) -> tuple[str, tuple[str, ...]]:
-        """The name of the point of that number, and what was typed to get it.
-
-        Raises:
-            LoadError: Its line is damaged.
-        """
-        with self._damage(number):
-            fields = json.loads(self.lines[number])
-            return fields["name"], tuple(each if isinstance(each, str) else MASK for each in fields["overrides"])
-
-    def _whole(self, number: int) -> Point:
-        if not isinstance(number, int) or not 0 <= number < len(self):
-            raise ValueError(f"it is like point {number}, which there is not")
-        return self._known.setdefault(number, Point.of_line(self.lines[number]))
-
-    @cached_property
-    def _vault(self) -> Vault:
-        return Vault.read(self.directory)
-
-    @cached_property
-    def _known(self) -> dict[int, Point]:
-        return {}
-
-    @contextmanager
-    def _damage(self, number: int) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
-            raise _damaged(self.directory / POINTS_FILE, f"line {number + 1}: {error}") from error
-
-
-def open_sweep(directory: Path) -> StoredSweep:
-    """Read the lines, and none of the points yet.
-
-    Raises:
-        ConfigurationError: There is no sweep there.
-        LoadError: Its files are damaged.
-    """
-    lines = _text(directory, POINTS_FILE).splitlines()
-    told = count_points(directory)
-    if told != len(lines):
-        raise _damaged(directory / SWEEP_FILE, f"it counts {told} points, and {POINTS_FILE} has {len(lines)}")
-    return StoredSweep(directory, lines)
-
-
 def load_sweep(directory: Path) -> Sweep:
     """Read all points back.
 
@@ -384,29 +160,6 @@ def load_sweep(directory: Path) -> Sweep:
     """
     stored = open_sweep(directory)
     return Sweep(directory, tuple(map(stored.point, range(len(stored)))))
-
-
-def count_points(directory: Path) -> int:
-    """How many points the sweep has, as its smaller file says.
-
-    Raises:
-        ConfigurationError: There is no sweep there.
-        LoadError: The file is damaged, or of another version.
-    """
-    path, text = directory / SWEEP_FILE, _text(directory, SWEEP_FILE)
-    try:
-        summary = json.loads(text)
-        written, points = summary["format"], summary["points"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if written not in range(1, FORMAT + 1):
-        raise LoadError(f"{path} must be of format {FORMAT}, but is of {written}: another version of hpc wrote it.")
-    return int(points)
-
-
-def is_sweep(directory: Path) -> bool:
-    """Whether points were frozen in this directory; sweep.json is written last."""
-    return os.path.lexists(directory / SWEEP_FILE)
 
 
 def remove_made(made: list[Path]) -> None:
@@ -427,26 +180,6 @@ def _lines(points: Sequence[Point]) -> Iterator[str]:
             other, line = number, point.line()
         whole.setdefault(choices, other)
         yield line
-
-
-def _text(directory: Path, name: str) -> str:
-    try:
-        return read_regular(directory / name).decode()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{directory} must hold a sweep, but {name} cannot be read: {error.strerror}."
-        ) from error
-    except ValueError as error:  # bytes that are no text
-        raise _damaged(directory / name, str(error)) from error
-
-
-def _no_point(directory: Path, name: str, others: int) -> LoadError:
-    return LoadError(f"{directory / POINTS_FILE} must hold point {name}, but has {others} others.")
-
-
-def _damaged(path: Path, what: str) -> LoadError:
-    text = " ".join(what.split()).rstrip(".")
-    return LoadError(f"{path} is damaged ({text}): restore it, or choose another run_dir.")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.index import recorded_sweeps
-from hpc.run.points import SWEEP_FILE, count_points, is_sweep
+from hpc.run.stored import SWEEP_FILE, count_points, is_sweep
 from hpc.run.submissions import newest_jobs
 from hpc.status.overrides import find_key, fits
 

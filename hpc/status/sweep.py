@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import LoadError, SlurmError
-from hpc.run.points import open_sweep
 from hpc.run.queue import STOPPED, read_queue
+from hpc.run.stored import open_sweep
 from hpc.run.submissions import LOCAL, Job, Submission, newest_jobs
 from hpc.slurm.queue import QueuedJob, queued_jobs
 from hpc.status.overrides import differing_keys, values_of

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from hpc.config import sentence
 from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import user_environment
 from hpc.submit.fit import check_fits

@@ -12,7 +12,8 @@ from pathlib import Path
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
 from hpc.say import say, warn
 from hpc.slurm import client

@@ -17,7 +17,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 
 from hpc.errors import ConfigurationError
-from hpc.run.points import POINTS_FILE, SWEEP_FILE
+from hpc.run.stored import POINTS_FILE, SWEEP_FILE
 from hpc.submit.environment import user_environment
 
 IMPORTABLE = (".py", *EXTENSION_SUFFIXES)

@@ -11,7 +11,9 @@ import pytest
 
 from hpc.config.changes import changed_keys
 from hpc.errors import ConfigurationError, LoadError
-from hpc.run.points import Point, Sweep, is_sweep, load_sweep, remove_made
+from hpc.run.point import Point
+from hpc.run.points import Sweep, load_sweep, remove_made
+from hpc.run.stored import is_sweep
 
 
 def sweep(directory: Path, **config: Any) -> Sweep:
