@@ -206,6 +206,15 @@ if "torch" in sys.modules:
 """
 
 
+STATUS_PROGRAM = """
+import sys
+import hpc.cli.status
+slow = {"hydra", "omegaconf", "submitit", "hpc.run.point", "hpc.say", "hpc.world.resolve"} & {*sys.modules}
+if slow:
+    sys.exit(f"`hpc status` imports {sorted(slow)}")
+"""
+
+
 def run_program(program: str, *arguments: str, cwd: Path, **environ: str) -> str:
     """What the program complained about, as its own process."""
     command = [sys.executable, "-c", program, *arguments]
@@ -222,6 +231,11 @@ def test_what_a_login_node_imports_is_free_of_torch(tmp_path: Path) -> None:
 
 def test_a_script_is_printed_without_torch(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
     assert run_program(SCRIPT_PROGRAM, cwd=tmp_path, **fake_slurm.environ) == ""
+
+
+def test_status_waits_for_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Importing each of these takes longer than looking at a hundred points."""
+    assert run_program(STATUS_PROGRAM, cwd=tmp_path) == ""
 
 
 def _reads_environment(node: ast.AST) -> bool:

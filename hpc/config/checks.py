@@ -70,9 +70,8 @@ def register_schema() -> None:
         "launch": Launch,
         "experiment": Experiment,
     }
-    owned = OmegaConf.masked_copy(_schema(), ["run_dir", "seed"])
-    owned.run_dir = DATED
-    ConfigStore.instance().store(name="hpc_schema", node=OmegaConf.merge(sections, owned), provider="hpc")
+    schema = OmegaConf.create({**sections, "run_dir": DATED, "seed": Settings.seed})
+    ConfigStore.instance().store(name="hpc_schema", node=schema, provider="hpc")
 
 
 @cache

@@ -111,6 +111,9 @@ def _of_any(error: BaseException) -> str:
     file, text = _file(error), _first(error)
     if isinstance(error, RecursionError):
         text = "the config refers to itself, in a defaults list or by an anchor"
+    if isinstance(error, AssertionError) and not str(error):  # Hydra 1.4, for `hydra: 5`
+        asserted = traceback.extract_tb(error.__traceback__)[-1].line
+        text = f"the config is of another shape than Hydra takes: it has to `{asserted}`"
     if file and file not in text:
         return f"{file} cannot be read: {text}"
     cause = error.__cause__

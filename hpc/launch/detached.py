@@ -22,7 +22,8 @@ from hpc.launch.leases import lease_directory
 from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record
-from hpc.run.points import Point, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import load_sweep
 from hpc.run.queue import QueueFiles
 from hpc.say import fail, say
 from hpc.submit.environment import for_child, user_environment
@@ -70,12 +71,15 @@ def main(directory: str, descriptor: str, ready: str, *names: str) -> int:
         place = Place(this_machine(user_environment()), lease_directory(user_environment()), shows=False)
         points = [point for point in sweep.points if point.name in wanted]
         queue = Queue(Record(sweep.directory, int(descriptor)), points, place)
-        os.write(int(ready), b"1")
-        os.close(int(ready))
-        return queue.run()
+        return queue.run(lambda: _tell(int(ready)))
     except HpcError as error:
         fail(error)
         return error.exit_code
+
+
+def _tell(ready: int) -> None:
+    os.write(ready, b"1")
+    os.close(ready)
 
 
 if __name__ == "__main__":

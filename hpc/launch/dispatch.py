@@ -9,7 +9,8 @@ from hpc.config.limits import typed
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
 from hpc.run.index import record_sweep
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.slurm import client
 from hpc.submit.again import part_of, send_again
 from hpc.submit.environment import scrubbed_process, user_environment

@@ -15,7 +15,7 @@ from hpc.launch.machine import this_machine
 from hpc.launch.queue import Place, Queue
 from hpc.launch.record import Record, claim
 from hpc.run.listing import is_sweep
-from hpc.run.points import Point
+from hpc.run.point import Point
 from hpc.run.result import read_result
 from hpc.say import say
 from hpc.submit.environment import user_environment

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hpc.launch.relay import Relay
 from hpc.launch.running import Running
 from hpc.launch.signals import StopSignals
 from hpc.run.directory import RunDirectory
-from hpc.run.points import Point
+from hpc.run.point import Point
 from hpc.run.queue import CANCELLED, FAILED, FINISHED, STOPPED, WAITING, QueueFiles, read_queue
 from hpc.say import error, say, warn
 from hpc.submit.options import site_options
@@ -73,10 +73,15 @@ class Queue:
         self._common = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
         self._has_said_what_it_waits_for = False
 
-    def run(self) -> int:
-        """Run every point to its end; returns the exit code of the whole."""
+    def run(self, has_begun: Callable[[], object] = lambda: None) -> int:
+        """Run every point to its end; returns the exit code of the whole.
+
+        Args:
+            has_begun: Called once the record names this queue.
+        """
         with StopSignals() as signals:
             self.record.opened([point.name for point in self.points])
+            has_begun()
             try:
                 while self.running or (self.waiting and not self.stops):
                     self._stop(signals.taken())

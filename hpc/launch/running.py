@@ -18,7 +18,7 @@ from hpc.launch.leases import Lease
 from hpc.launch.record import Record
 from hpc.launch.relay import Relay
 from hpc.run.code import newest_code
-from hpc.run.points import Point
+from hpc.run.point import Point
 from hpc.run.queue import QueueFiles
 from hpc.submit.environment import for_child, user_environment
 from hpc.submit.interpreter import interpreter

@@ -16,7 +16,8 @@ from hpc.run.events import Started
 from hpc.run.journal import read_journal
 from hpc.run.listing import is_sweep
 from hpc.run.lives import starts
-from hpc.run.points import Point, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import load_sweep
 
 OWN_TO_EVERY_RUN = ("run_dir",)
 

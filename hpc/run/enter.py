@@ -16,9 +16,11 @@ import importlib.util
 import json
 import os
 import runpy
+import shutil
 import stat
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +34,8 @@ MANIFEST = "hpc-manifest.json"
 ENTER = "hpc-enter.py"
 """Members of an archive besides the code."""
 EXIT_CANNOT = 78
+UNUSED_SECONDS = 14 * 86400.0
+"""A copy that nobody has entered for so long is removed from the node."""
 TIME = 315532800
 """Of every file: the beginning of 1980, where zip's times begin. Compiled files beside it are then not mistaken."""
 
@@ -101,7 +105,9 @@ def unpack(archive: zipfile.ZipFile, digest: str, base: Path) -> Path:
         for info in archive.infolist():
             if info.filename not in (MANIFEST, ENTER):
                 _write(home / info.filename, archive.read(info), info.external_attr >> 16)
-    _keep(home)
+        os.utime(home)
+        _keep(home)
+    _remove_unused(base, time.time() - UNUSED_SECONDS)
     return home
 
 
@@ -187,11 +193,12 @@ def _base(temporary: Path) -> Path:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process of the node after the other."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _alone(path: Path, lock: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """One process of the node after the other. A directory must be there; a file is made."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, lock)
         yield
     finally:
         os.close(descriptor)
@@ -232,6 +239,19 @@ def _keep(home: Path) -> None:
     _kept.append(os.open(home, os.O_RDONLY | os.O_CLOEXEC))
     with suppress(OSError):
         fcntl.flock(_kept[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _remove_unused(base: Path, before: float) -> None:
+    """Copies that no process has locked and nobody has entered for long: nodes are not asked to clean up after us."""
+    for home in base.iterdir():
+        with suppress(OSError):
+            if home.suffix == ".lock" or home.stat().st_mtime > before:
+                continue
+            with (
+                _alone(base / f"{home.name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB),
+                _alone(home, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                shutil.rmtree(home)
 
 
 if __name__ == "hpc_enter":

@@ -6,6 +6,8 @@ MaxSubmitJobs of associations and of QOS. What a controller does not say is no l
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shutil
 from collections.abc import Iterable
@@ -28,6 +30,14 @@ class Room:
     max_array_size: int = client.DEFAULT_MAX_ARRAY_SIZE
     jobs: int | None = None
     limit: str = ""
+
+
+def own_name() -> str:
+    """What Slurm calls this user: a name, or its number where nothing knows a name, as in some containers."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def room(user: str, qos: str | None = None, clusters: str | None = None) -> Room:

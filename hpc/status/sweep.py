@@ -20,7 +20,7 @@ IN_ATTEMPT = re.compile(r"\.(\d+)-\d+\.")
 """The job in the name of an attempt that a Slurm job has begun; see `hpc.attempt.identity`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PointStatus:
     """One point of a sweep, as it is now.
 

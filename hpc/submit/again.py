@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from hpc.config import sentence
 from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.submit.options import check_options
 from hpc.submit.plan import Plan
 from hpc.submit.send import agreed_plans, announce, send_each

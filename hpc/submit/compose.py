@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal import config_loader_impl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -183,7 +183,9 @@ def _separators(config: DictConfig) -> dict[str, Any]:
 
 
 def _identity(number: int, lines: list[Line], separators: dict[str, Any]) -> Identity:
-    dirname = get_overrides_dirname(overrides=[line.override for line in lines], **separators)
+    """Hydra 1.3 writes the name of the overrides down; 1.4 makes it of them when it is asked for."""
+    named = getattr(config_loader_impl, "get_overrides_dirname", None)
+    dirname = None if named is None else named(overrides=[line.override for line in lines], **separators)
     return Identity(number, tuple(line.text for line in lines), dirname)
 
 

@@ -10,7 +10,8 @@ from hpc.errors import ConfigurationError
 from hpc.run.code import Code, archive_bytes, submitted
 from hpc.run.journal import read_journal
 from hpc.run.lives import last_start
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.submit.snapshot import code_of
 
 

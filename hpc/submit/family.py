@@ -52,18 +52,23 @@ class Identity:
     Args:
         number: Of the point in the sweep.
         overrides: As typed.
-        dirname: What `hydra.job.override_dirname` is.
+        dirname: What `hydra.job.override_dirname` is; None where that follows from the overrides.
     """
 
     number: int
     overrides: tuple[str, ...]
-    dirname: str
+    dirname: str | None
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What `hydra.job` says of it."""
+        told = {"id": str(self.number), "num": self.number}
+        return told if self.dirname is None else {**told, "override_dirname": self.dirname}
 
     def tell(self, hydra: DictConfig) -> None:
         """Write it into Hydra's own part of a config."""
         with read_write(hydra), open_dict(hydra):
-            hydra.job.id, hydra.job.num = str(self.number), self.number
-            hydra.job.override_dirname = self.dirname
+            hydra.job.update(self.job)
             hydra.overrides.task = list(self.overrides)
 
 
@@ -122,11 +127,10 @@ class Family:
         HydraConfig.instance().cfg = self.config  # type: ignore[assignment]  # as its own set_config does it
 
     def _hydra(self, identity: Identity, directory: str) -> dict[str, Any]:
-        hydra, number = self.parts.hydra, identity.number
-        told = {"id": str(number), "num": number, "override_dirname": identity.dirname}
+        hydra = self.parts.hydra
         return {
             **hydra,
-            "job": {**hydra["job"], **told},
+            "job": {**hydra["job"], **identity.job},
             "overrides": {**hydra["overrides"], "task": list(identity.overrides)},
             "runtime": {**hydra["runtime"], "output_dir": directory},
         }

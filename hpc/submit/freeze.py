@@ -16,7 +16,8 @@ from hpc.config import Settings, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.say import each
 from hpc.submit.compose import Composer
 from hpc.submit.named_files import keep_files

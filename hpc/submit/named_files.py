@@ -11,7 +11,7 @@ from typing import Any
 from hpc.config import Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import FILES
-from hpc.run.points import Point
+from hpc.run.point import Point
 
 
 def keep_files(directory: Path, points: Sequence[Point]) -> dict[str, bytes]:

@@ -7,7 +7,6 @@ only are read as one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -83,9 +82,7 @@ class Reader:
         name = master.hydra.job.config_name
         of_hydra = OmegaConf.to_container(master.hydra.overrides.hydra)
         _, self._groups = loader._parse_overrides_and_create_caching_repo(name, of_hydra)
-        self._parse: Callable[[list[str]], list[Override]] = OverridesParser.create().parse_overrides
-        if hasattr(loader, "parse_overrides"):  # since Hydra 1.4, which knows aliases
-            self._parse = lambda lines: loader.parse_overrides(name, lines)
+        self._parser = OverridesParser.create()
         self._lines: dict[str, Line] = {}
         self._numbers: dict[str, Line] = {}
 
@@ -112,14 +109,14 @@ class Reader:
         return replace(sample, text=text, override=replace(sample.override, _value=parsed, input_line=text))
 
     def _parsed(self, text: str) -> Line:
-        (override,) = self._parse([text])
+        override = self._parser.parse_override(text)
         kind = self._kind(override)
         return Line(text, override, kind, tuple(split_key(override.key_or_group)) if kind is Kind.VALUE else ())
 
     def _kind(self, override: Override) -> Kind:
         key = override.key_or_group
-        is_alias, is_path = (getattr(override, name, None) for name in ("original_input_line", "is_value_path"))
-        if override.is_sweep_override() or override.is_hydra_override() or is_alias or is_path:
+        is_path = getattr(override, "is_value_path", False)  # since Hydra 1.4
+        if override.is_sweep_override() or override.is_hydra_override() or is_path:
             return Kind.OTHER
         if override.type not in (*SETS, OverrideType.DEL) or split_key(key)[:1] == ["hydra"]:
             return Kind.OTHER

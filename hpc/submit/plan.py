@@ -11,7 +11,8 @@ from typing import Any
 from hpc.config import Cluster, Hardware, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 
 
 @dataclass(frozen=True)

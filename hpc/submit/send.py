@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import sys
 import time
@@ -13,11 +12,12 @@ from pathlib import Path
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
 from hpc.say import say, warn
 from hpc.slurm import client
-from hpc.slurm.limits import Room, room
+from hpc.slurm.limits import Room, own_name, room
 from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import check_fits
@@ -40,7 +40,7 @@ def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[
     environ = user_environment()
     groups = make_plans(sweep, max(1, len(sweep.points)), scheduler_of)
     places = {(plan.cluster.qos or environ.get("SBATCH_QOS"), asked_clusters(plan, environ)) for plan in groups}
-    rooms = [room(getpass.getuser(), *place) for place in places]
+    rooms = [room(own_name(), *place) for place in places]
     size = min((each.max_array_size for each in rooms), default=1)
     plans = make_plans(sweep, size, scheduler_of)
     least = min((each for each in rooms if each.jobs is not None), key=lambda each: each.jobs or 0, default=None)

@@ -23,7 +23,7 @@ from hpc.config import Launch
 from hpc.errors import ConfigurationError
 from hpc.run import enter
 from hpc.run.code import Code
-from hpc.run.points import Point
+from hpc.run.point import Point
 from hpc.submit.environment import user_environment
 from hpc.submit.project import import_directories, import_root, is_installed, module_file
 from hpc.submit.record import record

@@ -14,9 +14,11 @@ from hpc.config.secrets import MASK
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
 from hpc.run.ownership import check_ownership
-from hpc.run.points import Point, Sweep, open_sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.result import Result, read_result, write_result
 from hpc.run.secret import Secret
+from hpc.run.stored import open_sweep
 from hpc.run.vault import SECRETS_FILE, Vault
 from hpc.say import fail, phase, say, set_up, warn
 from hpc.task import hydra_config

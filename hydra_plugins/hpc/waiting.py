@@ -9,7 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 if TYPE_CHECKING:  # Hydra imports this module in every app
-    from hpc.run.points import Point, Sweep
+    from hpc.run.point import Point
+    from hpc.run.points import Sweep
     from hpc.status.sweep import PointStatus, SweepStatus
 
 PRUNED = "TrialPruned"

@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from hpc.connect.beacon import Identity
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from tests.conftest import clean_environment
 from tests.support.strangers import stranger, why_there_is_none
 

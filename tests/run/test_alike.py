@@ -16,7 +16,9 @@ from hpc.errors import LoadError
 from hpc.run import frozen
 from hpc.run.alike import changed, differences
 from hpc.run.listing import count_points
-from hpc.run.points import Point, Sweep, load_sweep, open_sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep, load_sweep
+from hpc.run.stored import open_sweep
 
 PLAIN = st.one_of(
     *(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from([0.0, -0.0, 1.0, 2.5, float("inf")])),

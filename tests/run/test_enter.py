@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -149,6 +151,21 @@ def test_a_directory_of_somebody_else_is_not_used(archive: Path, live: Path) -> 
     first.parents[2].chmod(0o777)
     assert not Path(json.loads(start(archive, live, digest_of(archive)).stdout)["file"]).is_relative_to(
         first.parents[2]
+    )
+
+
+def test_copies_that_nobody_uses_any_more_are_removed_and_others_are_not(archive: Path, live: Path) -> None:
+    base = Path(json.loads(start(archive, live, digest_of(archive)).stdout)["file"]).parents[2]
+    for name in ("old", "used", "new"):
+        put(base / name, {"project/flat.py": ""})
+        if name != "new":
+            os.utime(base / name, (0, 0))
+    used = os.open(base / "used", os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_SH)
+    assert start(archive, live, digest_of(archive)).returncode == 0
+    os.close(used)
+    assert sorted(path.name for path in base.iterdir() if path.suffix != ".lock") == sorted(
+        [digest_of(archive)[:16], "new", "used"]
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from hpc.config.changes import changed_keys
 from hpc.errors import ConfigurationError, LoadError
 from hpc.run.listing import is_sweep
-from hpc.run.points import Point, Sweep, load_sweep, remove_made
+from hpc.run.point import Point
+from hpc.run.points import Sweep, load_sweep, remove_made
 
 
 def sweep(directory: Path, **config: Any) -> Sweep:

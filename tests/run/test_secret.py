@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.secret import shared_secret
 from hpc.world import resolve_world
 from tests.conftest import clean_environment

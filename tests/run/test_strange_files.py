@@ -13,7 +13,8 @@ from hpc.errors import HpcError
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed
 from hpc.run.journal import Journal, read_journal
-from hpc.run.points import Point, Sweep, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep, load_sweep
 from hpc.run.result import read_result, write_result
 from hpc.tracking.metrics import Metrics
 

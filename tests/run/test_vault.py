@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from hpc.errors import ConfigurationError, LoadError
-from hpc.run.points import Point, Sweep, load_sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep, load_sweep
 from hpc.run.vault import Vault
 from hpc.task.entry import check_secrets
 from tests.conftest import ROOT, clean_environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from hpc.cli.run import _version_base
 from hpc.submit.compose import Composer
 from hpc.submit.family import Parts
 from hpc.submit.overrides import Reader
@@ -139,11 +141,13 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("SEARCHED", str(directory / "searched")))
     ConfigStore.instance().store(name="typed", node={"typed": Typed})
-    OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
-    OmegaConf.register_new_resolver("count", lambda: next(counter), replace=True)
-    OmegaConf.register_new_resolver("random", random.random, replace=True)
-    OmegaConf.register_new_resolver("once", random.random, use_cache=True, replace=True)
-    with hydra.initialize_config_dir(str(directory), version_base="1.3", job_name="test"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OmegaConf 2.4 has another name for it, which means something else in 2.3
+        OmegaConf.register_new_resolver("mul", lambda a, b: a * b, replace=True)
+        OmegaConf.register_new_resolver("count", lambda: next(counter), replace=True)
+        OmegaConf.register_new_resolver("random", random.random, replace=True)
+        OmegaConf.register_new_resolver("once", random.random, use_cache=True, replace=True)
+    with hydra.initialize_config_dir(str(directory), job_name="test", **_version_base()):
         yield
     for name in ("mul", "count", "random", "once"):
         OmegaConf.clear_resolver(name)

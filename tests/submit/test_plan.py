@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hpc.config import Launch
 from hpc.errors import ConfigurationError
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.submit.cost import agree_to_cost, gpu_hours
 from hpc.submit.plan import Plan, _shares, make_plans
 

@@ -16,7 +16,8 @@ import pytest
 from hpc.errors import ConfigurationError, LoadError
 from hpc.run.code import Code, newest_code, read_code
 from hpc.run.enter import ENTER, MANIFEST
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.submit.named_files import keep_files
 from hpc.submit.snapshot import code_of
 
@@ -211,7 +212,7 @@ def test_files_that_settings_name_are_kept_with_the_points(tmp_path: Path) -> No
 @pytest.mark.usefixtures("project")
 def test_torch_is_not_imported_for_it() -> None:
     program = (
-        "import sys\nfrom hpc.submit.snapshot import code_of\nfrom hpc.run.points import Point\n"
+        "import sys\nfrom hpc.submit.snapshot import code_of\nfrom hpc.run.point import Point\n"
         "assert code_of([Point('0', (), {'experiment': {'target': 'pkg.train.train'}})]).tree\n"
         "assert 'torch' not in sys.modules and 'pkg' not in sys.modules"
     )

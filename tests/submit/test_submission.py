@@ -100,7 +100,9 @@ def test_the_printed_script_is_the_sent_script(
     assert fake_slurm.scripts == [printed.stdout]
 
 
-def test_a_job_is_told_two_strings_and_no_pickle(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_job_is_told_its_point_and_who_may_write_and_no_pickle(
+    run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path
+) -> None:
     """What the script starts, run by a shell in which srun and hpc only repeat what they are told."""
     run_py("-m", "hardware=8xA100", "run_dir='a $dir'", "seed=range(3)", environ=fake_slurm.environ)
     (script,) = fake_slurm.scripts
@@ -110,7 +112,7 @@ def test_a_job_is_told_two_strings_and_no_pickle(run_py: Run, fake_slurm: FakeSl
     srun.write_text('#!/bin/sh\nwhile [ "$1" != TOLD ]; do shift; done\nprintf "%s\\n" "$@"\n')
     environ = {**fake_slurm.environ, "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "9"}
     done = subprocess.run(["bash", "-c", shell], env=environ, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["TOLD", str(tmp_path / "a $dir"), "2"]
+    assert done.stdout.splitlines() == ["TOLD", str(tmp_path / "a $dir"), "2", "owner"]
     assert list(tmp_path.glob("a $dir/**/*.pkl")) == []
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 
 from hpc.files import replace_text
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.processes import is_running
 from hpc.run.queue import LocalQueue, read_queue
 from tests.conftest import clean_environment

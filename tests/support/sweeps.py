@@ -16,7 +16,8 @@ from hpc.cli import main
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Committed, Event, Failed, Finished, Started, Stopped
 from hpc.run.journal import Journal
-from hpc.run.points import Point, Sweep
+from hpc.run.point import Point
+from hpc.run.points import Sweep
 from hpc.run.progress import Progress
 from hpc.run.result import write_result
 from hpc.run.submissions import Submission, record_submission
