@@ -51,6 +51,7 @@ def in_world(size: int, program: Callable[[ProcessGroup], None], meeting: Path) 
 
 def _rank(rank: int, size: int, program: Callable[[ProcessGroup], None], meeting: Path) -> int:
     try:
+        torch.set_num_threads(1)  # the threads that the parent has used are not there after a fork, and are waited for
         store = distributed.FileStore(str(meeting), size)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         world = World(rank, size, rank, size, 0, 1, ("here",), "test", "0")
