@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ CONFIG_HOME = tempfile.TemporaryDirectory(prefix="hpc-tests-")
 """Where the secret of the user who tests is made, instead of in the home directory."""
 Completed = subprocess.CompletedProcess[str]
 Run = Callable[..., Completed]
+# A shell lets what it starts in the background ignore Ctrl-C, and so would every process that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

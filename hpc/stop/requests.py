@@ -4,11 +4,13 @@
 2. It is inert in forked children: they get the default dispositions back.
 3. A signal reaches a reader thread through a wake-up descriptor even while the main thread sits in a collective.
 4. The clock counts as well as a signal: the allocation's real end, less the configured grace.
-5. Ranks agree by an all-reduce on a CPU group whose result is looked at one step later, so that no rank waits for it.
+5. A signal that comes while Python ends changes nothing: what a run ends with was decided before.
+6. Ranks agree by an all-reduce on a CPU group whose result is looked at one step later, so that no rank waits for it.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -54,6 +56,7 @@ class StopRequests:
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what a launcher has held back for us comes now
         os.register_at_fork(after_in_child=_forget)
+        atexit.register(_ignore_what_is_too_late)
         threading.Thread(target=self._watch, args=(reader,), name="hpc-signals", daemon=True).start()
         return self
 
@@ -97,6 +100,12 @@ def stop_requests() -> StopRequests:
     """This process's requests; the first call installs the handlers, unless a thread makes it."""
     requests = StopRequests()
     return requests.install() if threading.current_thread() is threading.main_thread() else requests
+
+
+def _ignore_what_is_too_late() -> None:
+    """Python takes its handlers away while it ends: a signal then would kill a process that has done all its work."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _forget() -> None:

@@ -82,6 +82,22 @@ print(os.WTERMSIG(status), requests.current().name)
     assert done.stdout == f"{int(signal.SIGTERM)} NONE\n"
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_signal_while_python_ends_does_not_fail_a_run_that_is_done(name: str) -> None:
+    """The last life of a job with a time limit: Slurm's signal came after "Finished", and the job was FAILED."""
+    body = f"""
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.{name}):  # long after the handlers are gone
+        kill(pid, number)
+
+late = Late()
+late.itself = late
+sys.late = late
+"""
+    done = run_receiver(body)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_clock_counts_as_a_request() -> None:
     requests = StopRequests()
     requests.watch_clock(time.time() + 100, grace_seconds=50)
