@@ -147,7 +147,8 @@ def test_a_log_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_log_on_a_full_disk_is_given_up_once(capsys: Captured, tmp_path: Path) -> None:
     set_up(0, tmp_path / "log")
-    (file,) = (each for each in voice.logger.handlers if isinstance(each, logging.FileHandler))
+    logs = (each for each in voice.logger.handlers if isinstance(each, logging.FileHandler))
+    (file,) = (each for each in logs if each.baseFilename == str(tmp_path / "log"))
     with Path("/dev/full").open("wb") as full:  # no log is opened there: it is no regular file
         assert file.stream is not None
         os.dup2(full.fileno(), file.stream.fileno())

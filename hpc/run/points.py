@@ -28,6 +28,8 @@ from hpc.run.secret import make_secret
 from hpc.run.stored import no_point, open_sweep
 from hpc.run.vault import Vault
 
+WHOLE_LINES = 32
+"""A sweep of so many points has whole configs in all of its lines, so that any tool for JSON can read them."""
 SHORT_LINE = 700
 """Bytes; a point of other choices that differs in more than these is written as a whole, for others to differ from."""
 
@@ -177,7 +179,7 @@ def _lines(points: Sequence[Point]) -> Iterator[str]:
         choices = repr(point.hydra.get("runtime", {}).get("choices"))
         other = whole.get(choices, 0)
         line = point.difference(other, points[other]) if number else point.line()
-        if number and choices not in whole and len(line) > SHORT_LINE:
+        if number and (len(points) <= WHOLE_LINES or (choices not in whole and len(line) > SHORT_LINE)):
             other, line = number, point.line()
         whole.setdefault(choices, other)
         yield line

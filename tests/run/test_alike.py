@@ -88,7 +88,7 @@ def test_one_point_is_read_without_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("like", ["1", "99", "-1", '"0"', "[]", "0.5", "2"])
 def test_a_line_that_is_like_none_is_damaged(tmp_path: Path, like: str) -> None:
-    a_sweep(tmp_path / "new", 3).write()
+    a_sweep(tmp_path / "new", 40).write()
     path = tmp_path / "new/points.jsonl"
     path.write_text(path.read_text().replace('"like": 0', f'"like": {like}'))
     with pytest.raises(LoadError, match="is damaged"):
@@ -111,3 +111,10 @@ def test_points_that_have_much_in_common_share_it_in_memory(tmp_path: Path) -> N
     tracemalloc.stop()
     assert points[1].config["model"] is points[999].config["model"]
     assert size < 1000 * 4000
+
+
+def test_a_small_sweep_can_be_read_by_any_tool(tmp_path: Path) -> None:
+    written = a_sweep(tmp_path / "new", 32)
+    written.write()
+    lines = (tmp_path / "new/points.jsonl").read_text().splitlines()
+    assert [json.loads(line)["config"] for line in lines] == [point.config for point in written.points]
