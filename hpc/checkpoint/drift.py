@@ -21,6 +21,7 @@ from hpc.errors import DivergedError, DriftError, HpcError
 WORD_BYTES = 8
 ROW_WORDS = 1024
 """Words are summed by row and by column, so that no copy of a large tensor is made in a wider type."""
+LOW_BITS = (1 << 32) - 1
 FACTOR = -7046029254386353131
 """2^64 over the golden ratio, as int64: neighbouring places get weights that have little in common."""
 SHOWN = 3
@@ -88,7 +89,13 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
     count = words.numel() // ROW_WORDS * ROW_WORDS
     rows = words[:count].view(-1, ROW_WORDS)
     sums = torch.cat([rows.sum(1), rows.sum(0), words[count:], octets[words.numel() * WORD_BYTES :].to(torch.int64)])
-    return (sums * _weights(sums.numel(), tensor.device)).sum()
+    return (_mixed(sums) * _weights(sums.numel(), tensor.device)).sum()
+
+
+def _mixed(sums: torch.Tensor) -> torch.Tensor:
+    """One to one, and not linear: high bits reach low ones, or a change in them could be a multiple of 2 ** 64."""
+    mixed = (sums ^ (sums >> 32 & LOW_BITS)) * FACTOR
+    return (mixed ^ (mixed >> 32 & LOW_BITS)) * FACTOR
 
 
 def _weights(count: int, device: torch.device) -> torch.Tensor:

@@ -141,6 +141,22 @@ def test_a_checksum_notices_every_place(size: int, dtype: torch.dtype, data: st.
     assert torch.equal(swapped, tensor) == (int(checksum(swapped)) == before)
 
 
+def test_a_checksum_notices_the_highest_bits_alone() -> None:
+    """2.0 and 0.0 differ by 2 ** 62 in a word of two numbers, and x and -x by 2 ** 63."""
+    tensor = (torch.arange(8 * ROW_WORDS) % 97).float()
+    before = int(checksum(tensor))
+    for place in range(1, 2000, 2):
+        for value in (0.0, -tensor[place]):
+            other = tensor.clone()
+            other[place] = value
+            assert torch.equal(other.view(torch.int32), tensor.view(torch.int32)) == (int(checksum(other)) == before)
+    signs = tensor.new_ones(4).repeat(2 * ROW_WORDS)
+    signs[1::8] = -1
+    swapped = signs.clone()
+    swapped[:8] = signs[:8].view(2, 4).flip(0).reshape(-1)
+    assert int(checksum(signs)) != int(checksum(swapped))
+
+
 def test_a_checksum_does_not_ask_how_a_tensor_lies_in_memory() -> None:
     tensor = torch.randn(64, 33)
     assert int(checksum(tensor.t().contiguous().t())) == int(checksum(tensor))
