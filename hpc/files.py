@@ -74,7 +74,7 @@ def create(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
         FileExistsError: Something of that name is there, be it a link that points nowhere.
         OSError: The file system says no.
     """
-    return os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+    return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 
 def open_to_append(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
@@ -83,7 +83,7 @@ def open_to_append(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
     Raises:
         OSError: The file system says no, or there is a link, a pipe, or a file that has other names as well.
     """
-    file = os.fdopen(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode), "ab")
+    file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode), "ab")
     if os.fstat(file.fileno()).st_nlink > 1:  # a hard link: the bytes would go into a file that lies elsewhere, too
         file.close()
         raise OSError(errno.EMLINK, "it is one of several names of one file", str(path))
@@ -102,8 +102,17 @@ def read_regular(path: str | Path) -> bytes:
     Raises:
         OSError: It is missing or cannot be read, or it is a link, a pipe or a device.
     """
-    with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:  # read at once: a buffer would be in the way
+    with open_to_read(path) as file:
         return file.read()
+
+
+def open_to_read(path: str | Path) -> IO[bytes]:
+    """A file of a run directory, to read a part of.
+
+    Raises:
+        OSError: As `read_regular`.
+    """
+    return os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0)  # read at once: a buffer would be in the way
 
 
 def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> list[Path]:
@@ -174,18 +183,22 @@ def read_tail(path: str | Path, count: int) -> bytes:
     Raises:
         OSError: As `read_regular`.
     """
-    with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:
+    with open_to_read(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - count))
         return file.read()
 
 
-def _temporary(path: Path) -> Path:
-    """A name that nobody can guess."""
-    return path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
+def open_regular(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:
+    """A descriptor of a regular file, for what none of the functions above does.
 
+    Args:
+        path: Never followed where it is a link.
+        flags: As os.open takes them.
+        mode: Of a file that is made, less the umask.
 
-def _open(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:
-    """A descriptor of a regular file."""
+    Raises:
+        OSError: The file system says no, or there is a link, a pipe or a device.
+    """
     try:
         descriptor = os.open(path, flags | HERE_ONLY, mode)
     except OSError as error:
@@ -195,3 +208,8 @@ def _open(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+
+
+def _temporary(path: Path) -> Path:
+    """A name that nobody can guess."""
+    return path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")

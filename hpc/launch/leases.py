@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import ConfigurationError
+from hpc.files import PRIVATE_MODE, open_regular
 
 PLACE = "HPC_LEASES"
 """Names another directory for the locks."""
@@ -91,7 +92,7 @@ def lease_directory(environ: Mapping[str, str]) -> Path:
 
 def _locked(path: Path) -> int | None:
     """A descriptor of the file with the lock on it; None while somebody else has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, PRIVATE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -7,6 +7,7 @@ at once.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.errors import EXIT_CONTINUE
+from hpc.files import read_regular
 from hpc.launch.demand import Demand, demand_of, has_room, limit_of, most_at_once
 from hpc.launch.leases import lease
 from hpc.launch.machine import Machine
@@ -181,7 +183,8 @@ class Queue:
         """What the rank that failed first has written down, and where there is more."""
         directory = RunDirectory(self.record.sweep / running.point.name)
         for path in directory.failures.glob(f"*{running.job}*"):
-            error(path.read_text(errors="replace").removeprefix("hpc: ").rstrip("\n"))
+            with contextlib.suppress(OSError):  # what follows tells where the logs are
+                error(read_regular(path).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
         limit = running.point.settings.hardware.time_limit_minutes
         why = f", because hardware.time_limit_minutes={limit} was over" if running.is_out_of_time else ""
         logs = shlex.quote(str(QueueFiles(self.record.sweep).log(running.job)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigurationError
+from hpc.files import PRIVATE_MODE, open_regular, read_regular
 from hpc.run.ownership import make_private
 from hpc.run.processes import this_process
 from hpc.run.queue import LocalQueue, QueueFiles, read_queue
@@ -63,7 +64,7 @@ class Record:
     def cancelled(self) -> list[str]:
         """Names of points that somebody has asked to cancel since the last call."""
         try:
-            text = self._files.cancel.read_bytes()[self._cancel_read :]
+            text = read_regular(self._files.cancel)[self._cancel_read :]
         except OSError:
             return []
         whole = text[: text.rfind(b"\n") + 1]
@@ -91,8 +92,7 @@ def claim(sweep: Path) -> Record:
     try:
         make_private(files.directory)
         make_private(files.log("").parent)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        descriptor = os.open(files.record, flags, 0o600)
+        descriptor = open_regular(files.record, os.O_RDWR | os.O_APPEND | os.O_CREAT, PRIVATE_MODE)
         while not _locked(descriptor):
             _refuse_second(sweep, read_queue(sweep))
             if not is_told:

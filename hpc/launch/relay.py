@@ -6,6 +6,8 @@ import codecs
 import sys
 from pathlib import Path
 
+from hpc.files import open_to_read
+
 
 class Relay:
     """Rank 0's log on its way to the screen.
@@ -24,7 +26,7 @@ class Relay:
     def show(self, is_last: bool = False) -> None:
         """Show what is new; with a prefix, a line whose end is not written yet waits for it, but not the last time."""
         try:
-            with self.log.open("rb") as file:
+            with open_to_read(self.log) as file:
                 file.seek(self._shown)
                 data = file.read()
         except OSError:  # not there yet

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.files import PRIVATE_MODE, create, flush_directory, open_to_append, replace_text
+from hpc.files import PRIVATE_MODE, create, flush_directory, open_to_append, read_regular, replace_text
 from hpc.run.enter import ENTER, MANIFEST
 
 CODE_FILE = "code.jsonl"
@@ -116,7 +116,7 @@ def submitted(directory: Path) -> list[Code]:
     """
     path = directory / CODE_FILE
     try:
-        lines = path.read_text().splitlines() if os.path.lexists(path) else []
+        lines = read_regular(path).decode().splitlines() if os.path.lexists(path) else []
         return [_code(json.loads(line)) for line in lines]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(f"{path} is damaged ({error}): restore it.") from error
@@ -139,7 +139,7 @@ def archive_bytes(directory: Path, code: Code) -> bytes:
     """
     path = directory / code.name
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         reason = "" if hashlib.sha256(data).hexdigest() == code.digest else "it has changed since"
     except OSError as error:
         reason = str(error.strerror)
@@ -180,8 +180,7 @@ def _code(line: dict[str, Any]) -> Code:
 
 def _holds(path: Path, digest: str) -> bool:
     try:
-        is_file = stat.S_ISREG(path.lstat().st_mode)
-        return is_file and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        return hashlib.sha256(read_regular(path)).hexdigest() == digest
     except OSError:
         return False
 

@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.files import append_text
+from hpc.files import PRIVATE_MODE, append_text
+from hpc.run.json_lines import json_objects
 from hpc.run.listing import is_sweep
-
-OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
@@ -47,26 +46,17 @@ def record_sweep(directory: Path, environ: Mapping[str, str]) -> None:
     path = index_path(environ)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        append_text(path, json.dumps({"directory": str(directory), "time": round(time.time(), 3)}) + "\n", OWNER_ONLY)
+        append_text(path, json.dumps({"directory": str(directory), "time": round(time.time(), 3)}) + "\n", PRIVATE_MODE)
 
 
 def recorded_sweeps(environ: Mapping[str, str]) -> list[Recorded]:
     """The sweeps of the list whose directories are still there, oldest first."""
     first: dict[Path, float] = {}
-    for line in _lines(index_path(environ)):
-        try:
-            told = json.loads(line)
-            first.setdefault(Path(told["directory"]), float(told["time"]))
-        except (ValueError, TypeError, LookupError, RecursionError):
-            continue
+    with suppress(OSError):
+        for told in json_objects(index_path(environ)):
+            with suppress(ValueError, TypeError, LookupError):
+                first.setdefault(Path(told["directory"]), float(told["time"]))
     return [Recorded(directory, when) for directory, when in first.items() if _is_there(directory)]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines() if path.is_file() else []
-    except OSError:
-        return []
 
 
 def _is_there(directory: Path) -> bool:

@@ -15,13 +15,13 @@ The lines of record.jsonl, which all have a `time` in seconds since the epoch:
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hpc.files import PRIVATE_MODE, append_text
+from hpc.run.json_lines import json_objects
 from hpc.run.processes import is_running
 from hpc.run.submissions import LOCAL, Job, Process, Submission
 
@@ -127,7 +127,7 @@ def read_queue(sweep: Path) -> LocalQueue | None:
     """
     queue: LocalQueue | None = None
     points: dict[str, QueuedPoint] = {}
-    for line in _lines(QueueFiles(sweep).record):
+    for line in json_objects(QueueFiles(sweep).record):
         try:
             if line["event"] == "opened":
                 queue = LocalQueue(_process(line))
@@ -153,23 +153,7 @@ def ask_to_cancel(sweep: Path, points: Iterable[str]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    descriptor = os.open(QueueFiles(sweep).cancel, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(descriptor, "".join(f"{name}\n" for name in points).encode())
-    finally:
-        os.close(descriptor)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            yield line
+    append_text(QueueFiles(sweep).cancel, "".join(f"{name}\n" for name in points), PRIVATE_MODE)
 
 
 def _process(line: Mapping[str, Any], host: str = "") -> Process:

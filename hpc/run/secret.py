@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.errors import ConfigurationError
+from hpc.files import PRIVATE_MODE, create
 from hpc.world import World
 
 VARIABLE = "HPC_SECRET"
@@ -125,12 +126,11 @@ def _read_or_make(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Of several processes exactly one makes it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # whatever the umask and the directory's defaults say
+    with create(path, PRIVATE_MODE) as file:
+        os.fchmod(file.fileno(), PRIVATE_MODE)  # whatever the umask and the directory's defaults say
         file.write(f"{secrets.token_hex()}\n".encode())
         file.flush()
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> bytes:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.files import append_text, read_regular
+from hpc.files import append_text
 from hpc.run.journal import read_journal
+from hpc.run.json_lines import json_objects
 from hpc.run.lives import lives
 
 SUBMISSIONS_FILE = "submissions.jsonl"
@@ -124,7 +125,7 @@ def newest_jobs(directory: Path) -> dict[str, Job]:
 def _told(directory: Path) -> Iterator[dict[str, Job]]:
     """What each line says about points, oldest first."""
     found: dict[str, tuple[str, Job]] = {}
-    for line in _lines(directory / SUBMISSIONS_FILE):
+    for line in json_objects(directory / SUBMISSIONS_FILE):
         if line.get("event") == "cancelled":
             ended = [found[job] for job in line.get("jobs", ()) if job in found]
             yield {point: Job(job.id, job.submission, True, job.after) for point, job in ended}
@@ -132,20 +133,6 @@ def _told(directory: Path) -> Iterator[dict[str, Job]]:
         jobs = list(_jobs(line))
         found.update({job.id: (point, job) for point, job in jobs})
         yield dict(jobs)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = read_regular(path).decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    for text in lines:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            yield line
 
 
 def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from hpc.files import open_to_read
 from hpc.run.directory import RunDirectory
 from hpc.run.lives import Life
 
@@ -72,11 +73,11 @@ class Log:
 
     def _more(self) -> bytes:
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            opened = open_to_read(self.path)
         except OSError:
             return b""
-        with os.fdopen(descriptor, "rb") as file:
-            now = os.fstat(descriptor)
+        with opened as file:
+            now = os.fstat(file.fileno())
             if now.st_ino != self._inode or now.st_size < self._read:
                 self._inode, self._read, self._rest = now.st_ino, 0, b""
             file.seek(self._read)

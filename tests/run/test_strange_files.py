@@ -10,12 +10,16 @@ import pytest
 
 from hpc import say
 from hpc.errors import HpcError
+from hpc.launch.record import claim
+from hpc.run.code import submitted
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed
 from hpc.run.journal import Journal, read_journal
 from hpc.run.point import Point
 from hpc.run.points import Sweep, load_sweep
+from hpc.run.queue import ask_to_cancel, read_queue
 from hpc.run.result import read_result, write_result
+from hpc.run.submissions import newest_jobs
 from hpc.tracking.metrics import Metrics
 
 USES: dict[str, Callable[[Path], object]] = {
@@ -30,7 +34,15 @@ USES: dict[str, Callable[[Path], object]] = {
     "sweep.json": load_sweep,
     "secrets.json": load_sweep,
     "finished.json": read_result,
+    "code.jsonl": submitted,
+    "queue/record.jsonl": claim,
 }
+TOLD_ON: dict[str, Callable[[Path], object]] = {
+    "queue/record.jsonl": read_queue,
+    "queue/cancel": lambda run: ask_to_cancel(run, ["0"]),
+    "submissions.jsonl": newest_jobs,
+}
+"""Those that let the verbs say what an OSError means."""
 
 
 def a_link(path: Path, precious: Path) -> None:
@@ -64,6 +76,18 @@ def test_a_link_or_a_pipe_is_a_sentence(kind: Callable[[Path, Path], None], name
     precious = put(kind, name, tmp_path / "run")
     with pytest.raises(HpcError, match=name.partition("/")[0]):
         USES[name](tmp_path / "run")
+    assert precious.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", TOLD_ON)
+@pytest.mark.parametrize("kind", [a_link, a_pipe])
+def test_a_link_or_a_pipe_is_neither_followed_nor_waited_for(
+    kind: Callable[[Path, Path], None], name: str, tmp_path: Path
+) -> None:
+    precious = put(kind, name, tmp_path / "run")
+    with pytest.raises(OSError, match=r"it is a link|it is not a regular file") as refused:
+        TOLD_ON[name](tmp_path / "run")
+    assert str(refused.value.filename).endswith(name)
     assert precious.read_text() == "{}"
 
 
