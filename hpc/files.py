@@ -45,10 +45,15 @@ def replace_bytes(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
 
 
 @contextmanager
-def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int = FILE_MODE, durable: bool = True) -> Iterator[IO[bytes]]:
     """A new file that becomes `path` in one step when it is left, and vanishes when it is left by an exception.
 
     Its name until then is a random one, so that nobody can have put a link there.
+
+    Args:
+        path: Its directory must exist.
+        mode: Of the new file, less the umask.
+        durable: Wait for the disk, so that a power cut leaves the old content or the new.
 
     Raises:
         OSError: The file system says no.
@@ -57,14 +62,16 @@ def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[IO[bytes]]:
     try:
         with create(temporary, mode) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    flush_directory(path.parent)
+    if durable:
+        flush_directory(path.parent)
 
 
 def create(path: Path, mode: int = FILE_MODE) -> IO[bytes]:
@@ -158,23 +165,6 @@ def flush_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def replace_loosely(path: Path, data: bytes) -> None:
-    """All of it or nothing, but after a power cut perhaps nothing: for what is told again in a moment.
-
-    Raises:
-        OSError: The file system says no.
-    """
-    temporary = _temporary(path)
-    try:
-        with create(temporary) as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_tail(path: str | Path, count: int) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 from hpc.errors import ConfigurationError
 from hpc.files import PRIVATE_MODE, open_regular, read_regular
+from hpc.run.directory import not_writable
 from hpc.run.ownership import make_private
 from hpc.run.processes import this_process
 from hpc.run.queue import LocalQueue, QueueFiles, read_queue
@@ -102,9 +103,7 @@ def claim(sweep: Path) -> Record:
         if os.pread(descriptor, 1, max(0, os.fstat(descriptor).st_size - 1)) not in (b"", b"\n"):
             os.write(descriptor, b"\n")  # a killed queue has left a part of a line
     except OSError as error:
-        raise ConfigurationError(
-            f"run_dir must be a writable directory, but {error.filename or files.record} is not: {error.strerror}."
-        ) from error
+        raise not_writable(Path(error.filename or files.record), error) from error
     return Record(sweep, descriptor)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -99,3 +101,8 @@ TAKEN_NAMES = frozenset(
     getattr(RunDirectory(Path()), name).name for name, kind in vars(RunDirectory).items() if isinstance(kind, property)
 )
 """What a fold or a phase, which gets a directory of its own below the run's, cannot be called."""
+
+
+def not_writable(path: Path, error: OSError) -> ConfigurationError:
+    """What is raised where something below run_dir could not be made or written."""
+    return ConfigurationError(f"run_dir must be a writable directory, but {path} is not: {error.strerror}.")

@@ -21,6 +21,7 @@ from hpc.config.secrets import masked
 from hpc.errors import ConfigurationError
 from hpc.files import create, flush_directory, make_directory, replace_text
 from hpc.run.code import Code
+from hpc.run.directory import not_writable
 from hpc.run.listing import FORMAT, POINTS_FILE, SWEEP_FILE, is_sweep
 from hpc.run.ownership import check_ownership
 from hpc.run.point import Point
@@ -173,13 +174,16 @@ def remove_made(made: list[Path]) -> None:
 
 
 def _lines(points: Sequence[Point]) -> Iterator[str]:
-    """Whole lines for the first point, and for the first of other choices of groups that differs in much."""
+    """Whole ones in a small sweep; else for the first point, and the first of other choices that differs in much."""
+    if len(points) <= WHOLE_LINES:
+        yield from (point.line() for point in points)
+        return
     whole: dict[str, int] = {}
     for number, point in enumerate(points):
         choices = repr(point.hydra.get("runtime", {}).get("choices"))
         other = whole.get(choices, 0)
         line = point.difference(other, points[other]) if number else point.line()
-        if number and (len(points) <= WHOLE_LINES or (choices not in whole and len(line) > SHORT_LINE)):
+        if number and choices not in whole and len(line) > SHORT_LINE:
             other, line = number, point.line()
         whole.setdefault(choices, other)
         yield line
@@ -190,9 +194,7 @@ def _explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(
-            f"run_dir must be a writable directory, but {directory} is not: {error.strerror}."
-        ) from error
+        raise not_writable(directory, error) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hpc.files import read_regular, replace_loosely
+from hpc.files import read_regular, replacing
 from hpc.run.directory import RunDirectory
 
 PROGRESS_FILE = RunDirectory(Path()).progress.name
@@ -72,8 +72,8 @@ class Teller:
         )
 
     def _write(self, progress: Progress) -> None:
-        with suppress(OSError):
-            replace_loosely(self.path, (json.dumps(asdict(progress)) + "\n").encode())
+        with suppress(OSError), replacing(self.path, durable=False) as file:  # it is told again in a moment
+            file.write((json.dumps(asdict(progress)) + "\n").encode())
 
 
 def read_progress(directory: str | Path) -> Progress | None:

@@ -5,7 +5,6 @@ What a plan sets by itself has a setting of its own; given a second time, one of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hpc.config import Cluster
@@ -75,11 +74,6 @@ def check_options(cluster: Cluster) -> None:
         raise ConfigurationError(f"cluster.sbatch must have {twice[0]} once, but spells it with - and with _.")
     site_options(cluster)
     check_variables(cluster)
-
-
-def exported(environ: Mapping[str, str], name: str, *further: str) -> str | None:
-    """What a user's SBATCH_ variable says: the options that sbatch takes from the environment."""
-    return next((environ[each] for each in (f"SBATCH_{name}", *further) if environ.get(each)), None)
 
 
 def _check_name(name: str, cluster: Cluster) -> None:

@@ -25,7 +25,6 @@ class Plan:
         points: Names of the points, in the order of the array's indices.
         hardware: How much each point gets.
         cluster: Where.
-        scheduler: What starts them: slurm, or local for this machine.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
     """
@@ -35,7 +34,6 @@ class Plan:
     points: tuple[str, ...]
     hardware: Hardware
     cluster: Cluster
-    scheduler: str
     parallel_points: int
     code: Code | None = None
 
@@ -63,18 +61,17 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         ConfigurationError: There are more arrays than points may run at once.
     """
     chunks = [
-        (first, scheduler, chunk)
-        for first, scheduler, names in _by_resources(sweep.points, scheduler_of)
-        if scheduler == "slurm"
+        (first, chunk)
+        for first, names in _by_resources(sweep.points, scheduler_of)
         for chunk in _chunks(names, max_array_size)
     ]
-    limit = min((_most_at_once(first.settings) for first, _, _ in chunks), default=1)
+    limit = min((_most_at_once(first.settings) for first, _ in chunks), default=1)
     if len(chunks) > limit:
         raise ConfigurationError(
             f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
             f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
         )
-    shares = _shares(limit, [len(chunk) for _, _, chunk in chunks])
+    shares = _shares(limit, [len(chunk) for _, chunk in chunks])
     return [
         Plan(
             sweep_directory=sweep.directory,
@@ -82,11 +79,10 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             points=chunk,
             hardware=first.settings.hardware,
             cluster=first.settings.cluster,
-            scheduler=scheduler,
             parallel_points=share,
             code=sweep.code,
         )
-        for (first, scheduler, chunk), share in zip(chunks, shares, strict=True)
+        for (first, chunk), share in zip(chunks, shares, strict=True)
     ]
 
 
@@ -103,20 +99,18 @@ def _shares(limit: int, sizes: list[int]) -> list[int]:
     return shares
 
 
-def _by_resources(
-    points: tuple[Point, ...], scheduler_of: Callable[[Point], str]
-) -> Iterator[tuple[Point, str, list[str]]]:
+def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str]) -> Iterator[tuple[Point, list[str]]]:
     """Groups in order of first appearance; equal resources share a group wherever they stand in the sweep."""
-    groups: dict[str, tuple[Point, str, list[str]]] = {}
-    known: dict[tuple[Any, ...], tuple[str, str]] = {}  # most points share their sections: asked once for all of them
+    groups: dict[str, tuple[Point, list[str]]] = {}
+    known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
         parts = (point.settings.hardware, point.settings.cluster, point.settings.experiment.name)
         shared = tuple(map(id, parts))
         if shared not in known:
-            scheduler = scheduler_of(point)
-            known[shared] = (repr((scheduler, *parts)), scheduler)
-        key, scheduler = known[shared]
-        groups.setdefault(key, (point, scheduler, []))[2].append(point.name)
+            known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None
+        key = known[shared]
+        if key is not None:
+            groups.setdefault(key, (point, []))[1].append(point.name)
     yield from groups.values()
 
 

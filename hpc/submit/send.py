@@ -11,7 +11,8 @@ from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpc.errors import ConfigurationError, SlurmError, SubmissionError
+from hpc.errors import SlurmError, SubmissionError
+from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_attempts, record_submission
@@ -128,9 +129,7 @@ def note(plan: Plan, job_id: str) -> None:
     try:
         record_submission(directory, submission)
     except OSError as error:
-        raise ConfigurationError(
-            f"run_dir must be a writable directory, but {directory / SUBMISSIONS_FILE} is not: {error.strerror}."
-        ) from error
+        raise not_writable(directory / SUBMISSIONS_FILE, error) from error
 
 
 def sbatch(plan: Plan) -> str:
@@ -146,9 +145,7 @@ def sbatch(plan: Plan) -> str:
     except (FailedJobError, FailedSubmissionError) as error:
         raise SubmissionError(_sbatch_words(error)) from error
     except OSError as error:
-        raise ConfigurationError(
-            f"run_dir must be a writable directory, but {plan.log_directory} is not: {error.strerror}."
-        ) from error
+        raise not_writable(plan.log_directory, error) from error
 
 
 def _sbatch_words(error: Exception) -> str:

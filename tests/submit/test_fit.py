@@ -20,7 +20,7 @@ NOTHING: Mapping[str, str] = {}
 
 def plan(cluster: Cluster, **hardware: object) -> Plan:
     given = Hardware(name="mine", **hardware)  # type: ignore[arg-type]
-    return Plan(Path("/runs/x"), "mine", ("0",), given, cluster, "slurm", 1)
+    return Plan(Path("/runs/x"), "mine", ("0",), given, cluster, 1)
 
 
 @contextmanager

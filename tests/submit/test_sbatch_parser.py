@@ -59,7 +59,7 @@ def understood(text: str, directory: Path, **environ: str) -> dict[str, str]:
 
 def plan(directory: Path, cluster: Cluster, name: str = "mine", **hardware: object) -> Plan:
     check_options(cluster)
-    return Plan(directory, name, ("0", "1"), Hardware(**hardware), cluster, "slurm", 2)  # type: ignore[arg-type]
+    return Plan(directory, name, ("0", "1"), Hardware(**hardware), cluster, 2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("odd", ODD)
