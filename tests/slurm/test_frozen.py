@@ -6,15 +6,14 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hpc.run.events import Resumed, Started, Stopped
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.test_first_light import Submitted, preempt
+from tests.slurm.submitted import preempt, submitted_from
 
 pytestmark = pytest.mark.slurm
 
@@ -56,20 +55,12 @@ def test_a_job_requeued_twice_runs_the_code_and_the_config_of_its_submission(
 ) -> None:
     root, directory = tmp_path / "project", tmp_path / "run"
     project(root)
-    done = subprocess.run(
-        [
-            sys.executable, str(ROOT / "run.py"), "-m", "--config-path=conf", "hardware=cpu", "hardware.nodes=2",
-            "hardware.tasks_per_node=1", "hardware.time_limit_minutes=10", "experiment.target=mine.train.train",
-            "checkpoint.every_steps=50", "steps=120", f"run_dir={directory}",
-            "+job={step_seconds:0.1,workers:1,trace:'${run_dir}/trace'}",
-        ],
-        cwd=root, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=200, check=False,
+    job = submitted_from(
+        root, cluster, directory,
+        "-m", "--config-path=conf", "hardware=cpu", "hardware.nodes=2", "hardware.tasks_per_node=1",
+        "hardware.time_limit_minutes=10", "experiment.target=mine.train.train", "checkpoint.every_steps=50",
+        "steps=120", "+job={step_seconds:0.1,workers:1,trace:'${run_dir}/trace'}",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"Submitted job (\d+)", done.stdout)
-    assert found, done.stdout
-    job = Submitted(cluster, found[1], directory)
     try:
         for number, step in enumerate((20, 70), start=1):
             edit(root, number)
