@@ -8,7 +8,8 @@
     ├── SaveError             74  a checkpoint could not be made durable
     ├── LoadError             65  checkpoints were committed, and none of them loads
     ├── NoProgressError       76  several lives in a row ended without a new checkpoint
-    └── DivergedError         79  a logged value is not finite; nothing was saved from there on
+    ├── DivergedError         79  a logged value is not finite; nothing was saved from there on
+    └── DriftError            80  ranks hold different weights; nothing was saved from there on
 
 The codes are those of sysexits.h where it has one. 85 and 86 are left alone: sites put them in RequeueExit.
 """
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 EXIT_CONTINUE = 75
 """Stopped after a committed save: the batch script asks for a requeue (EX_TEMPFAIL)."""
+EXIT_INTERRUPTED = 130
+"""A person has pressed Ctrl-C, and nothing more was done: 128 + SIGINT."""
 
 
 class HpcError(Exception):

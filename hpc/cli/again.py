@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Sequence
+
+import click
 
 from hpc.cli.sweeps import check_slurm_answers
 from hpc.status.sweep import PointStatus, SweepStatus
 
 
 def submit_again(
-    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], quiet: bool, new_code: bool = False
+    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], as_json: bool, new_code: bool = False
 ) -> None:
-    """Submit them; nothing where there are none.
+    """Submit them, and say which with --json; nothing is submitted where there are none.
 
     Args:
         status: Their sweep, as it was a moment ago.
         points: None of them is in the queue.
         changes: Settings to change before, as hardware.memory_gb=64.
         new_code: Whether they take the code as it is now, and not that of their submission.
-        quiet: Whether standard output belongs to a JSON object.
+        as_json: Whether standard output is one JSON object, and nothing else.
 
     Raises:
         ConfigurationError: Slurm does not answer, a change is not valid, or the points cannot be submitted.
     """
-    if not points:
-        return
+    if points:
+        _submit(status, points, changes, as_json, new_code)
+    if as_json:
+        click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in points]}))
+
+
+def _submit(
+    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], as_json: bool, new_code: bool
+) -> None:
     check_slurm_answers(status)
     # deferred: submitit and omegaconf take longer to import than the other verbs to run
     from hpc.launch import dispatch
@@ -37,6 +47,6 @@ def submit_again(
     sweep, names = load_sweep(status.directory), {point.name for point in points}
     if changes:
         sweep = changed(sweep, names, changes)
-    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+    with contextlib.redirect_stdout(io.StringIO()) if as_json else contextlib.nullcontext():
         for part, found in with_code(sweep, names, new_code):
             dispatch.submit_again(part, found, bool(changes))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from hpc.cli.again import submit_again
@@ -23,6 +21,4 @@ def resume_command(words: tuple[str, ...], as_json: bool) -> None:
     wanted = [point for point in points if point.state in CONTINUED]
     if not wanted and not as_json:
         click.echo(f"Nothing of {names(points)} waits to be continued in {status.directory}.")
-    submit_again(status, wanted, (), quiet=as_json)
-    if as_json:
-        click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in wanted]}))
+    submit_again(status, wanted, (), as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from hpc.cli.again import submit_again
@@ -31,9 +29,7 @@ def retry_command(
     if not wanted and not as_json:
         of = f" because of {cause}" if cause else ""
         click.echo(f"Nothing of {names(points)} has failed{of} in {status.directory}.")
-    submit_again(status, wanted, changes, quiet=as_json, new_code=new_code)
-    if as_json:
-        click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in wanted]}))
+    submit_again(status, wanted, changes, as_json, new_code=new_code)
 
 
 def _kinds(text: str | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from hpc.errors import ConfigurationError, HpcError
+from hpc.errors import EXIT_INTERRUPTED, ConfigurationError, HpcError
 from hpc.run.listing import list_points
 from hpc.status import find
 from hpc.status.overrides import differing_keys, values_of
@@ -54,7 +54,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., None]:
             fail(error)
             raise SystemExit(error.exit_code) from error
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            raise SystemExit(EXIT_INTERRUPTED) from None
 
     return verb
 

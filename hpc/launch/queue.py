@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.errors import EXIT_CONTINUE
+from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
 from hpc.files import read_regular
 from hpc.launch.demand import Demand, demand_of, has_room, limit_of, most_at_once
 from hpc.launch.leases import lease
@@ -31,8 +31,6 @@ from hpc.say import error, say, warn
 from hpc.submit.options import site_options
 
 POLL_SECONDS = 0.2
-KILLED_CODE = 130
-"""After a second Ctrl-C: 128 + SIGINT."""
 BY_SIGNAL = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL))
 """What a rank that was told to stop ends with when it could not save, because it had not begun or does not listen."""
 
@@ -226,7 +224,7 @@ class Queue:
         """That of the first point, in the sweep's order, that failed; else whether something is left to be done."""
         failed = [self.codes[point.name] for point in self.points if self.states[point.name] == FAILED]
         if self.stops > 1:
-            return KILLED_CODE
+            return EXIT_INTERRUPTED
         is_done = all(state == FINISHED for state in self.states.values())
         if self.stops and not is_done:
             warn("Stopped; the same command goes on from here.")

@@ -125,7 +125,7 @@ def _from_files(
             return Standing(UNSUBMITTED)
         return Standing(PENDING) if is_alive is None else _gone(directory, job, queued, None)
     if last.first_failure is not None:
-        return _failed(directory, last, job, queued)
+        return _failed(directory, last.first_failure, job, queued)
     if last.is_done:
         return Standing(FINISHED)
     if last.left_well:
@@ -135,10 +135,9 @@ def _from_files(
     return _gone(directory, job, queued, last)
 
 
-def _failed(directory: str, last: Life, job: Job | None, queued: QueuedJob | None) -> Standing:
+def _failed(directory: str, failure: Failed, job: Job | None, queued: QueuedJob | None) -> Standing:
     """Where the kernel killed a rank for its memory, the first to tell of a failure is one that missed it."""
-    assert last.first_failure is not None
-    told = cause_of(last.first_failure)
+    told = cause_of(failure)
     slurms = cause_of_end(queued, _log_tail(directory, job)) if told.kind == "crash" and job is not None else None
     return Standing(FAILED, slurms if slurms is not None and slurms.kind in ("oom", "node_fail") else told)
 

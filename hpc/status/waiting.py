@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from hpc.errors import EXIT_INTERRUPTED
 from hpc.say import say, warn
 from hpc.status.rows import is_done
 from hpc.status.sweep import SweepStatus, look
 
-INTERRUPTED_CODE = 130
-"""128 + SIGINT."""
 FIRST_SECONDS, LAST_SECONDS = 1.0, 15.0
 """Between two looks; the controller is asked less often the longer it takes."""
 
@@ -38,7 +37,7 @@ def wait_for(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
             f"({', '.join(left[:8])}{', …' if len(left) > 8 else ''}): `hpc cancel {shown}` ends them, and "
             f"`hpc status --watch {shown}` shows when they have ended."
         )
-        raise SystemExit(INTERRUPTED_CODE) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _watched(directory: Path, environ: Mapping[str, str]) -> SweepStatus:

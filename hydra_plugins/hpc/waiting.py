@@ -27,16 +27,16 @@ def submit_and_wait(sweep: Sweep, must_finish: bool) -> SweepStatus:
         ConfigurationError: It cannot be submitted; nothing was.
         SystemExit: The points were stopped before their end; or one of them failed, with its code.
     """
-    from hpc.errors import EXIT_CONTINUE  # deferred, as above
+    from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED  # deferred, as above
     from hpc.launch.dispatch import submit  # deferred, as above
     from hpc.status.standing import FINISHED, past_of  # deferred, as above
-    from hpc.status.waiting import INTERRUPTED_CODE, wait_for  # deferred, as above
+    from hpc.status.waiting import wait_for  # deferred, as above
     from hpc.submit.environment import user_environment  # deferred, as above
 
     try:
         submit(sweep)
     except SystemExit as end:  # points of this machine
-        if must_finish or end.code in (EXIT_CONTINUE, INTERRUPTED_CODE):
+        if must_finish or end.code in (EXIT_CONTINUE, EXIT_INTERRUPTED):
             raise
     status = wait_for(sweep.directory, user_environment())
     failed = [point for point in status.points if point.state != FINISHED]
