@@ -12,7 +12,7 @@ import pytest
 from hpc.attempt.life import current
 from hpc.errors import NoProgressError
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Closed, Committed, Event, Failed, Resumed, Started, Stopped
+from hpc.run.events import Closed, Committed, Event, Failed, Resumed, SaveFailed, Started, Stopped
 from hpc.run.journal import read_journal
 from hpc.run.lives import lives
 from tests.conftest import ROOT, clean_environment
@@ -97,7 +97,8 @@ def test_under_torchrun_all_ranks_share_one_attempt(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     events = read_journal(tmp_path)
-    assert {type(event) for event in events} == {Started, Resumed, Failed}, done.stderr
+    kinds = {type(event) for event in events}
+    assert kinds - {SaveFailed} == {Started, Resumed, Failed}, done.stderr  # rank 0 may be in a save when rank 1 fails
     assert len({event.attempt for event in events}) == 1
     assert events[0].attempt.startswith("torchrun.")
     (failure,) = told(tmp_path, Failed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,12 +96,16 @@ def test_who_takes_all_ports_ends_the_start_with_a_sentence(job: Callable[[int],
 def test_who_pretends_to_be_rank_0_and_disturbs_is_passed_over(job: Callable[[int], Job]) -> None:
     victim = job(100)
     with stranger("pretend", "127.0.0.1", f"submitit-local.{victim.name}", os.getuid(), 5):
+        second = victim.start(1)
+        assert second.stdout
+        doubted = next((line for line in second.stdout if "says that it is rank 0 of submitit-local." in line), None)
+        second.send_signal(signal.SIGSTOP)  # so that the real rank 0 is disturbed before it is found
         first = victim.start(0)
         with stranger("disturb", *listening(first, 2)):
-            second = victim.start(1)
+            second.send_signal(signal.SIGCONT)
             said = [rank.communicate(timeout=200)[0] for rank in (first, second)]
+    assert doubted, said
     assert [first.returncode, second.returncode] == [0, 0], said
-    assert "says that it is rank 0 of submitit-local." in said[1]
     assert "3" in str(victim.value)
 
 
