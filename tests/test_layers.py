@@ -25,7 +25,7 @@ LAYERS = (
     ("stop", "submit"),
     ("attempt",),
     ("launch", "connect", "status"),
-    ("checkpoint",),
+    ("checkpoint", "report"),
     ("data", "strategy", "tracking"),
     ("runtime",),
     ("task",),

@@ -13,6 +13,7 @@ VERBS = {
     "diff": "hpc.cli.diff:diff_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",
+    "report": "hpc.cli.report:report_command",
     "results": "hpc.cli.results:results_command",
     "resume": "hpc.cli.resume:resume_command",
     "retry": "hpc.cli.retry:retry_command",
