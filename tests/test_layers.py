@@ -19,7 +19,7 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
-    ("say",),
+    ("say", "project"),
     ("config", "world", "slurm"),
     ("run",),
     ("stop", "submit"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
 
 import click
 
-from hpc.cli.sweeps import answering, completions, find_sweep
+from hpc.cli.sweeps import answering, completions, find_sweep, json_option
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
 from hpc.status.sweep import look
@@ -19,8 +20,9 @@ from hpc.status.sweep import look
 @click.option(
     "--output", type=click.Path(path_type=Path), help="The file to write; report.html in the sweep's directory."
 )
+@json_option
 @answering
-def report_command(words: tuple[str, ...], output: Path | None) -> None:
+def report_command(words: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """One HTML file: what was asked, results, curves, where the time went, and why points failed."""
     from hpc.report.page import page  # deferred: its templates take longer to import than other verbs need
 
@@ -37,4 +39,7 @@ def report_command(words: tuple[str, ...], output: Path | None) -> None:
         raise ConfigurationError(
             f"--output must be a file that can be written, but {path} is not: {error.strerror}."
         ) from error
+    if as_json:
+        click.echo(json.dumps({"format": 1, "sweep": str(directory), "report": str(path.absolute())}))
+        return
     click.echo(f"{path} ({len(text.encode()) / 1e6:.1f} MB)")
