@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-faults matrix lint bench setup slurm browser clean
+.PHONY: train test test-faults matrix lint docs bench setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
@@ -23,6 +23,9 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
@@ -43,4 +46,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-matrix dist
+	rm -rf $(VENV) .venv-matrix dist site
