@@ -20,7 +20,7 @@ from __future__ import annotations
 EXIT_CONTINUE = 75
 """Stopped after a committed save: the batch script asks for a requeue (EX_TEMPFAIL)."""
 EXIT_INTERRUPTED = 130
-"""A person has pressed Ctrl-C, and nothing more was done: 128 + SIGINT."""
+"""A person has ended it: with Ctrl-C, and nothing more was done, or with a stop file, after a save: 128 + SIGINT."""
 
 
 class HpcError(Exception):
