@@ -181,6 +181,12 @@ class Launch:
     machine as many as its CPUs, memory and GPUs suffice for."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    max_crashes: int = field(default=3, metadata=at_least(1))
+    """A run that loses a rank or a node goes on by itself, until it did so often without a new checkpoint."""
+    retry_exceptions: bool = False
+    """Whether a run whose program fails with an exception goes on likewise; never where memory was short."""
+    exclude_failed_nodes: bool = True
+    """Slurm: whether the next attempt does without a node on which a rank was lost, where others are left."""
     ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
     """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
     yes: bool = False

@@ -16,6 +16,29 @@ from hpc.run.points import Sweep
 
 
 @dataclass(frozen=True)
+class Retries:
+    """How often a job goes on by itself.
+
+    Args:
+        max_crashes: Of launch.
+        max_lives: runtime.max_lives_without_progress.
+        exceptions: launch.retry_exceptions.
+        exclude_nodes: launch.exclude_failed_nodes.
+    """
+
+    max_crashes: int = 3
+    max_lives: int = 5
+    exceptions: bool = False
+    exclude_nodes: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> Retries:
+        """Those of one point."""
+        launch, lives = settings.launch, settings.runtime.max_lives_without_progress
+        return cls(launch.max_crashes, lives, launch.retry_exceptions, launch.exclude_failed_nodes)
+
+
+@dataclass(frozen=True)
 class Plan:
     """One sbatch call: points that ask for the same resources in the same place.
 
@@ -27,6 +50,7 @@ class Plan:
         cluster: Where.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
+        retries: How often each of them goes on by itself.
     """
 
     sweep_directory: Path
@@ -36,6 +60,7 @@ class Plan:
     cluster: Cluster
     parallel_points: int
     code: Code | None = None
+    retries: Retries = Retries()
 
     @property
     def log_directory(self) -> Path:
@@ -81,6 +106,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             cluster=first.settings.cluster,
             parallel_points=share,
             code=sweep.code,
+            retries=Retries.of(first.settings),
         )
         for (first, chunk), share in zip(chunks, shares, strict=True)
     ]
@@ -104,8 +130,9 @@ def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str
     groups: dict[str, tuple[Point, list[str]]] = {}
     known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
-        parts = (point.settings.hardware, point.settings.cluster, point.settings.experiment.name)
-        shared = tuple(map(id, parts))
+        settings = point.settings
+        parts = (settings.hardware, settings.cluster, settings.experiment.name, Retries.of(settings))
+        shared = (*map(id, parts[:3]), parts[3])
         if shared not in known:
             known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None
         key = known[shared]

@@ -21,7 +21,7 @@ from hpc.submit.environment import user_environment
 from hpc.submit.interpreter import interpreter
 from hpc.submit.once import is_unsure, number_of, sent_once
 from hpc.submit.options import site_options
-from hpc.submit.plan import Plan, asked_clusters
+from hpc.submit.plan import Plan, Retries, asked_clusters
 from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
@@ -155,8 +155,19 @@ def _setup(plan: Plan) -> list[str]:
         *exports(plan, _python_path()),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
+        *_retries(plan.retries),
         *plan.cluster.setup,
         *_template("prologue.sh"),
+        *_template("verdicts.sh"),
+    ]
+
+
+def _retries(retries: Retries) -> list[str]:
+    """What the epilogue goes by; a switch that is off is empty."""
+    switches = {"retry_exceptions": retries.exceptions, "exclude_failed_nodes": retries.exclude_nodes}
+    return [
+        f"hpc_max_crashes={retries.max_crashes} hpc_max_lives={retries.max_lives}",
+        " ".join(f"hpc_{name}={1 if is_on else ''}" for name, is_on in switches.items()),
     ]
 
 
