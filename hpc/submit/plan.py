@@ -27,6 +27,8 @@ class Plan:
         cluster: Where.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
+        number: Of the sweep's sbatch calls; see `hpc.run.calls`.
+        waits_for: Jobs or tasks that must have ended before one of its points starts.
     """
 
     sweep_directory: Path
@@ -36,6 +38,8 @@ class Plan:
     cluster: Cluster
     parallel_points: int
     code: Code | None = None
+    number: int = 0
+    waits_for: tuple[str, ...] = ()
 
     @property
     def log_directory(self) -> Path:
