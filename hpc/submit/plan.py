@@ -51,6 +51,8 @@ class Plan:
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
         retries: How often each of them goes on by itself.
+        number: Of the sweep's sbatch calls; see `hpc.run.calls`.
+        waits_for: Jobs or tasks that must have ended before one of its points starts.
     """
 
     sweep_directory: Path
@@ -61,6 +63,8 @@ class Plan:
     parallel_points: int
     code: Code | None = None
     retries: Retries = Retries()
+    number: int = 0
+    waits_for: tuple[str, ...] = ()
 
     @property
     def log_directory(self) -> Path:
