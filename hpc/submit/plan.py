@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Cluster, Hardware, Settings
+from hpc.config import Cluster, Container, Hardware, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
@@ -27,6 +27,7 @@ class Plan:
         cluster: Where.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
+        container: In what.
     """
 
     sweep_directory: Path
@@ -36,6 +37,7 @@ class Plan:
     cluster: Cluster
     parallel_points: int
     code: Code | None = None
+    container: Container = field(default_factory=Container)
 
     @property
     def log_directory(self) -> Path:
@@ -81,6 +83,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             cluster=first.settings.cluster,
             parallel_points=share,
             code=sweep.code,
+            container=first.settings.container,
         )
         for (first, chunk), share in zip(chunks, shares, strict=True)
     ]
@@ -104,7 +107,8 @@ def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str
     groups: dict[str, tuple[Point, list[str]]] = {}
     known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
-        parts = (point.settings.hardware, point.settings.cluster, point.settings.experiment.name)
+        settings = point.settings
+        parts = (settings.hardware, settings.cluster, settings.container, settings.experiment.name)
         shared = tuple(map(id, parts))
         if shared not in known:
             known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
 from hpc.run.ownership import make_private
 from hpc.submit.environment import user_environment
-from hpc.submit.interpreter import interpreter
+from hpc.submit import worker
 from hpc.submit.once import is_unsure, number_of, sent_once
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan, asked_clusters
@@ -39,7 +38,7 @@ class _Executor(SlurmExecutor):
     """
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
+        super().__init__(folder=plan.log_directory, python=worker.command(plan))
         self.writers = plan.cluster.run_dir_writers
         self.sent: list[Path] = []
 
@@ -147,27 +146,18 @@ def _srun_arguments(plan: Plan) -> list[str]:
     """A dead rank ends the step; CPUs are said again because Slurm 22.05 and 23.02 do not hand them on."""
     cpus = plan.hardware.cpus_per_task
     inherited = [] if cpus is None else [f"--cpus-per-task={cpus}"]
-    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun]
+    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun, *worker.srun_options(plan)]
 
 
 def _setup(plan: Plan) -> list[str]:
     return [
-        *exports(plan, _python_path()),
+        *exports(plan, worker.python_path(plan)),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_points=({shlex.join(plan.points)})",
         *plan.cluster.setup,
         *_template("prologue.sh"),
+        *worker.setup(plan),
     ]
-
-
-def _python_path() -> str:
-    """Where the task imports from, besides the interpreter's own: this directory, and what this command has.
-
-    This directory comes first whether or not it is on sys.path, so that `hpc run` and `python run.py` send the same.
-    """
-    installed = (sys.prefix, sys.base_prefix)
-    here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
-    return ":".join(str(entry) for entry in dict.fromkeys(here) if not any(map(entry.is_relative_to, installed)))
 
 
 def _template(name: str) -> list[str]:
