@@ -181,8 +181,8 @@ def _check_mount(mount: Mount, runtime: str | None) -> None:
     for path in (mount.source, mount.inside):
         if not SEPARATORS.isdisjoint(path):
             raise ConfigurationError(
-                "run_dir, the working directory and container.mounts must be without any of : , \" ' \\ where a container "
-                f"is used, but there is {path}."
+                "run_dir, the working directory and container.mounts must be without any of : , \" ' \\ where a "
+                f"container is used, but there is {path}."
             )
 
 

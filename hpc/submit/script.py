@@ -16,8 +16,8 @@ from submitit.slurm.slurm import SlurmExecutor
 from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
 from hpc.run.ownership import make_private
-from hpc.submit.environment import user_environment
 from hpc.submit import worker
+from hpc.submit.environment import user_environment
 from hpc.submit.once import is_unsure, number_of, sent_once
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan, asked_clusters

@@ -1,4 +1,4 @@
-"""A root file system with a Python of its own, made from this machine's files in a second: an image for Charliecloud."""
+"""A root file system with a Python of its own, made from this machine's files: an image for Charliecloud."""
 
 from __future__ import annotations
 
