@@ -22,6 +22,7 @@ from hpc.say import each, say, warn
 from hpc.slurm import client
 from hpc.slurm.limits import Room, own_name, room
 from hpc.submit.answer import is_unsure
+from hpc.submit.container import check_container
 from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import check_fits
@@ -114,6 +115,7 @@ def agreed_plans(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Pla
     """
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
+        check_container(plan)
         check_fits(plan, user_environment())
     agree_to_cost(plans, sweep.points[0].settings.launch)
     return plans
