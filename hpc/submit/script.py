@@ -71,7 +71,13 @@ def executor(plan: Plan, begins: Callable[[Path], object] = lambda _: None) -> _
 
 def options(plan: Plan) -> frozenset[str]:
     """Names of the sbatch options that the script sets."""
-    return frozenset(re.findall(r"^#SBATCH --([\w-]+)", script(plan), re.MULTILINE))
+    return frozenset(asked_options(plan))
+
+
+def asked_options(plan: Plan) -> dict[str, str]:
+    """The sbatch options that the script sets, and their values; "" where one has none."""
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script(plan), re.MULTILINE)
+    return {name: " ".join(shlex.split(value)) for name, value in found}
 
 
 def script(plan: Plan) -> str:
