@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Cluster, Hardware, Settings
+from hpc.config import Cluster, Container, Hardware, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
@@ -51,6 +51,9 @@ class Plan:
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
         retries: How often each of them goes on by itself.
+        number: Of the sweep's sbatch calls; see `hpc.run.calls`.
+        waits_for: Jobs or tasks that must have ended before one of its points starts.
+        container: In what.
     """
 
     sweep_directory: Path
@@ -61,6 +64,9 @@ class Plan:
     parallel_points: int
     code: Code | None = None
     retries: Retries = Retries()
+    number: int = 0
+    waits_for: tuple[str, ...] = ()
+    container: Container = field(default_factory=Container)
 
     @property
     def log_directory(self) -> Path:
@@ -107,6 +113,7 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             parallel_points=share,
             code=sweep.code,
             retries=Retries.of(first.settings),
+            container=first.settings.container,
         )
         for (first, chunk), share in zip(chunks, shares, strict=True)
     ]
@@ -131,8 +138,9 @@ def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str
     known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
         settings = point.settings
-        parts = (settings.hardware, settings.cluster, settings.experiment.name, Retries.of(settings))
-        shared = (*map(id, parts[:3]), parts[3])
+        parts = (settings.hardware, settings.cluster, settings.container, settings.experiment.name)
+        retries = Retries.of(settings)
+        shared = (*map(id, parts), retries)
         if shared not in known:
             known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None
         key = known[shared]
