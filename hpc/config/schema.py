@@ -102,8 +102,9 @@ class Cluster:
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int = field(default=120, metadata=at_least(1))
-    """How long before the time limit the run stops and saves; must exceed one step plus one save."""
+    grace_seconds: int | None = field(default=None, metadata=at_least(1))
+    """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
+    half of a short time limit, and longer where the run's own steps and saves are measured to need it."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
     container: str | None = field(default=None, metadata=one_of(None, *CONTAINER_RUNTIMES))

@@ -51,6 +51,7 @@ class Submission:
         is_array: Whether the points are tasks of an array.
         process: What starts the ranks, where this machine does.
         after: By point: the newest attempt it had before.
+        first_index: Of the array; what follows a job of an array is an array of that one task.
     """
 
     job: str
@@ -61,6 +62,7 @@ class Submission:
     is_array: bool = False
     process: Process | None = None
     after: Mapping[str, str] = field(default_factory=dict)
+    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +154,4 @@ def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:
 
 
 def _id(submission: Submission, number: int) -> str:
-    return f"{submission.job}_{number}" if submission.is_array else submission.job
+    return f"{submission.job}_{submission.first_index + number}" if submission.is_array else submission.job
