@@ -178,9 +178,9 @@ class Queue:
         return WAITING if _comes_back(running.point) else STOPPED
 
     def _explain(self, running: Running, code: int) -> None:
-        """What the rank that failed first has written down, and where there is more."""
+        """What is known of the rank that failed first, and where there is more."""
         directory = RunDirectory(self.record.sweep / running.point.name)
-        for path in directory.failures.glob(f"*{running.job}*"):
+        for path in directory.failures.glob(f"*{running.job}*.txt"):
             with contextlib.suppress(OSError):  # what follows tells where the logs are
                 error(read_regular(path).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
         limit = running.point.settings.hardware.time_limit_minutes

@@ -146,7 +146,7 @@ def test_a_failing_rank_fails_the_job_and_is_named_first(submit: Submit, cluster
     assert_nothing_is_left(cluster)
     assert states(cluster, job.job_id) == [("FAILED", "1:0")]
     assert cluster.job(job.job_id)["Restarts"] == "0"
-    (record,) = (job.point() / "failures").iterdir()
+    (record,) = (job.point() / "failures").glob("*.txt")
     assert record.read_text().startswith("hpc: rank 3 of 4 on node2 failed first:\nTraceback")
     assert "ValueError: asked to fail at step 10" in record.read_text()
     batch_log = (job.directory / "submitit" / f"{job.job_id}_0_log.out").read_text()
