@@ -72,7 +72,8 @@ def _report(attempt: Attempt, told: Statement) -> None:
     size = attempt.world.world_size
     found = report_failure(attempt.record, size)
     is_cause = found is not None and found.rank == told.rank
-    if is_cause or len(statement_files(attempt.record)) == 1:
+    may_tell = told.exception != "SystemExit"  # an exit code that a program has chosen is no exception of its
+    if may_tell and (is_cause or len(statement_files(attempt.record)) == 1):
         attempt.journal.write(Failed(told.rank, told.code, told.reason, told.is_echo))
     if size == 1:
         settle(attempt.record)
