@@ -13,6 +13,7 @@ from hpc.attempt.statement import Statement, read_statements, statement, stateme
 from hpc.errors import HpcError, SaveError
 from hpc.run.events import Failed
 from hpc.say import described
+from hpc.stop.activity import activity
 from hpc.stop.requests import StopCause
 from hpc.world import World
 
@@ -38,7 +39,7 @@ def note_failure(attempt: Attempt, cause: BaseException) -> None:
     """
     _is_failing.set()
     world = attempt.world
-    told = statement(world.rank, host_of(world), code_of(cause), cause, described(cause))
+    told = statement(world.rank, host_of(world), code_of(cause), cause, described(cause), activity())
     try:
         with contextlib.suppress(OSError, SaveError):  # the disk is gone: the code remains
             if write_statement(attempt.record, told):

@@ -9,14 +9,17 @@ from hpc import say
 from hpc.attempt.attempt import Attempt
 from hpc.attempt.budgets import check_progress
 from hpc.attempt.failure import leave_if_another_failed, note_failure
+from hpc.attempt.hang import keep_stacks, watchdog_of
 from hpc.attempt.report import gather
 from hpc.attempt.software import with_software
 from hpc.config import Settings
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed, Started
 from hpc.slurm.deadline import allocation_end
+from hpc.stop.watchdog import Watchdog
 
 _current: list[Attempt] = []
+_watchdogs: list[Watchdog] = []
 
 
 def current() -> Attempt | None:
@@ -35,7 +38,7 @@ def start(attempt: Attempt, settings: Settings) -> None:
     """
     world = attempt.world
     _current.append(attempt)
-    attempt.requests.on_sigterm = partial(leave_if_another_failed, attempt)
+    attempt.requests.on_sigterm = partial(_on_sigterm, attempt)
     say.set_up(world.rank, RunDirectory(attempt.directory).log(world.rank))
     if world.rank == 0:
         with suppress(OSError):  # they are read where they are as well
@@ -46,6 +49,8 @@ def start(attempt: Attempt, settings: Settings) -> None:
         if change:
             say.warn(change)
         attempt.requests.watch_clock(allocation_end(attempt.environ), settings.cluster.grace_seconds)
+    _watchdogs.append(watchdog_of(attempt, settings.runtime))
+    _watchdogs[-1].start()
 
 
 def end(attempt: Attempt, cause: BaseException | None) -> None:
@@ -68,4 +73,11 @@ def end(attempt: Attempt, cause: BaseException | None) -> None:
 def forget(attempt: Attempt) -> None:
     """Forget the attempt: this process does not take part in it any more."""
     _current.remove(attempt)
+    while _watchdogs:
+        _watchdogs.pop().end()
     attempt.requests.on_sigterm = lambda: None
+
+
+def _on_sigterm(attempt: Attempt) -> None:
+    keep_stacks(attempt)
+    leave_if_another_failed(attempt)

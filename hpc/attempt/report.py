@@ -21,33 +21,39 @@ from hpc.attempt.first_cause import Evidence, Position, first_cause
 from hpc.attempt.statement import MOST_CHARACTERS, TOLD, read_statements, statement_files, statement_of
 from hpc.errors import HpcError
 from hpc.files import read_regular, read_tail, replace_text
+from hpc.run.pulse import Pulse, read_pulses
 from hpc.slurm.step_end import Exit, StepEnd
+from hpc.stop.activity import IN_A_STEP
 
 FORMAT = 1
 MOST_ROUNDS = 32
 """A rank that fails reads again what others have said meanwhile; there are fewer files than this."""
 SHOWN_ECHOES = 3
+MOST_PULSES = 256
+"""Of a larger world, where ranks were is read once: every rank that fails would read thousands of files."""
 MOST_LINES, TAIL_BYTES = 12, 4096
 """Of the log of a rank that could say nothing."""
 
 
-def evidence(
-    record: Path, end: StepEnd | None = None, world_size: int = 0, positions: Mapping[int, Position] | None = None
-) -> Evidence:
+def positions_of(record: Path) -> dict[int, Position]:
+    """Where every rank of an attempt was, while its pulses are not those of a later attempt."""
+    return {rank: _position(pulse) for rank, pulse in read_pulses(record.parent.parent, record.stem).items()}
+
+
+def evidence(record: Path, end: StepEnd | None = None, world_size: int = 0) -> Evidence:
     """What is known of the end of an attempt: by its report, by what ranks have said since, and by the caller.
 
     Args:
         record: The report; it may be missing.
         end: What was seen of the end of its ranks, besides what the report has.
         world_size: Number of ranks.
-        positions: Where they were, likewise.
     """
     kept = _kept(record)
     told = {each.rank: each for each in (*kept.statements, *read_statements(statement_files(record)))}
     return Evidence(
         tuple(told[rank] for rank in sorted(told)),
         kept.end if end is None else _joined(end, kept.end),
-        {**kept.positions, **(positions or {})},
+        {**kept.positions, **({} if len(kept.positions) > MOST_PULSES else positions_of(record))},
         kept.world_size or world_size,
         kept.last_lines,
     )
@@ -228,6 +234,12 @@ def _kept(record: Path) -> Evidence:
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, HpcError):
         return evidence_of(json.loads(read_regular(record)))
     return Evidence()
+
+
+def _position(pulse: Pulse) -> Position:
+    """A pulse counts the steps that were taken."""
+    step = pulse.step + 1 if pulse.phase in IN_A_STEP else pulse.step or None
+    return Position(step, pulse.phase, pulse.host, pulse.time)
 
 
 def _joined(newer: StepEnd, older: StepEnd) -> StepEnd:

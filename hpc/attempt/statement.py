@@ -23,6 +23,7 @@ from typing import Any
 from hpc.attempt.words import ECHO, LATE, sort_of
 from hpc.errors import HpcError
 from hpc.files import create, make_directory, read_regular
+from hpc.stop.activity import Activity
 
 MOST = {"own": 16, "echo": 8}
 """How many ranks of an attempt may tell of a failure of their own, and of another's."""
@@ -76,7 +77,9 @@ class Statement:
         return self.chain[0].partition(":")[0] if self.chain else ""
 
 
-def statement(rank: int, host: str, code: int, cause: BaseException, text: str) -> Statement:
+def statement(
+    rank: int, host: str, code: int, cause: BaseException, text: str, activity: Activity | None = None
+) -> Statement:
     """What a rank says of its failure, now.
 
     Args:
@@ -85,10 +88,12 @@ def statement(rank: int, host: str, code: int, cause: BaseException, text: str) 
         code: The exit code it leaves with.
         cause: What it fails with.
         text: What a person is shown of it.
+        activity: What the process does; None where nobody says so.
     """
     lines = tuple(line[:MOST_CHARACTERS] for line in text.splitlines()[-MOST_LINES:])
     chain, now = chain_of(cause), (round(time.time(), 6), round(time.monotonic(), 6))
-    return Statement(rank, host, *now, code, _reason(cause, chain, lines), chain, lines)
+    told = Statement(rank, host, *now, code, _reason(cause, chain, lines), chain, lines)
+    return told if activity is None else replace(told, step=activity.step, phase=activity.phase)
 
 
 def chain_of(cause: BaseException) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ LATE_WORDS = re.compile(
     r"timed out in \d+|collective operation timeout|Rank \d+ timed out|failed to pass monitoredBarrier|"
     r"Some NCCL operations have failed or timed out|Timed out after \d+ seconds waiting for clients|"
     r"must come within runtime\.rendezvous_timeout_seconds|must find rank 0, but nobody answered|"
-    r"Application timeout caused pair closure|Wait timeout|Socket Timeout",
+    r"No rank has gone on for|Application timeout caused pair closure|Wait timeout|Socket Timeout",
     re.IGNORECASE,
 )
 """Of gloo, ProcessGroupNCCL, TCPStore, and our own rendezvous."""
@@ -31,8 +31,11 @@ ECHO_WORDS = re.compile(
 )
 """Of gloo, NCCL, TCPStore, sockets and pipes."""
 WORKER_WORDS = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (?:is killed by signal|exited unexpectedly)")
-NAMED_PEERS = re.compile(r"see the output of rank ([\d, ]+(?: and \d+)?)|Rank (\d+) (?:failed to pass|timed out)")
-"""Who is waited for, where a late rank knows it."""
+NAMED_PEERS = re.compile(
+    r"see the output of rank ([\d, ]+)|Rank (\d+) (?:failed to pass|timed out)|"
+    r"rank (\d+) on \S+ is (?:stopped|silent|not going on)"
+)
+"""Who is waited for, where a late rank knows it: by our rendezvous, by monitored_barrier, and by our watchdog."""
 CUDA_MEMORY = re.compile(r"CUDA out of memory|CUDA error: out of memory|HIP out of memory|torch\.OutOfMemoryError")
 HOST_MEMORY = re.compile(
     r"MemoryError|Cannot allocate memory|can't allocate memory|not enough memory|std::bad_alloc|out of memory",
@@ -68,8 +71,8 @@ def sort_of_words(text: str) -> str:
 
 def waited_for(text: str) -> tuple[int, ...]:
     """The ranks that a late rank has waited for, where it names them."""
-    found = NAMED_PEERS.search(text)
-    return () if found is None else tuple(int(number) for number in re.findall(r"\d+", (found[1] or found[2])))
+    found = "".join(f"{''.join(groups)} " for groups in NAMED_PEERS.findall(text))
+    return tuple(int(number) for number in re.findall(r"\d+", found))
 
 
 def memory_of(text: str) -> str:

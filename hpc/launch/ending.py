@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
 from hpc.attempt.budgets import commits_so_far, spent
 from hpc.config import Settings
 from hpc.errors import HpcError, NoProgressError
-from hpc.run.events import Ended, Event, Failed
+from hpc.run.events import Ended, Failed
 from hpc.run.journal import Journal, read_journal
 from hpc.slurm.why import AGAIN, IF_ASKED, NOTHING, Life, Verdict, why
 
@@ -43,7 +42,8 @@ def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_
         is_late: Whether its time limit has come.
     """
     try:
-        told = (event for event in read_journal(directory, (Failed,)) if _is_of(event, job))
+        events = read_journal(directory, (Failed,))
+        told = [event for event in events if isinstance(event, Failed) and job in event.attempt]
         failed = min(told, key=lambda event: event.is_echo, default=None)
         life = Life(code, 0, failed.reason if failed else "", failed.code if failed else None)
         verdict = why(_record(is_told_to_end, is_late), life)
@@ -56,10 +56,6 @@ def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_
     except HpcError as error:  # the journal cannot be read or written: nobody could count how often it begins
         return Ending(Verdict("unknown", NOTHING, NOTHING, str(error)), code, goes_on=False)
     return Ending(verdict, code, goes_on, limit)
-
-
-def _is_of(failed: Event, job: str) -> TypeGuard[Failed]:
-    return isinstance(failed, Failed) and job in failed.attempt
 
 
 def _record(is_told_to_end: bool, is_late: bool) -> dict[str, str]:
