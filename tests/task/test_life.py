@@ -122,9 +122,14 @@ def test_a_killed_rank_ends_the_job_with_its_signal(start: Start) -> None:
     life.wait_for_step(5, rank=1)
     pids = [life.rank(number)["pid"] for number in (0, 1)]
     os.kill(pids[1], signal.SIGKILL)
-    life.end()
+    output = life.end()
     assert life.process.returncode == 137
     assert not any(is_alive(pid) for pid in pids)
+    reports = [json.loads(path.read_text()) for path in (life.directory / "failures").glob("*.json")]
+    causes = [(each["cause"]["rank"], each["cause"]["signal"], each["cause"]["told_by"]) for each in reports]
+    assert causes[0] == (1, "SIGKILL", "exit")
+    assert "rank 1 of 2" in output
+    assert "it was killed by SIGKILL" in output
 
 
 def uninterrupted(start: Start, *arguments: str) -> Path:
