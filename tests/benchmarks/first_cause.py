@@ -28,11 +28,12 @@ from pathlib import Path
 from hpc.attempt.cause import Cause, signal_name
 from hpc.attempt.first_cause import Evidence, first_cause
 from hpc.attempt.report import as_json, evidence, evidence_of
-from hpc.attempt.statement import Statement
+from hpc.attempt.statement import MOST_CHARACTERS, Statement
 from hpc.run.directory import RunDirectory
 from hpc.slurm.step_end import Exit, StepEnd, step_end
+from tests.conftest import ROOT
 
-CORPUS = Path(__file__).parent.parent / "attempt" / "first_causes.json"
+CORPUS = ROOT / "tests" / "attempt" / "first_causes.json"
 RANKS, RANKS_PER_NODE = 4, 2
 KILL_SECONDS = 6.0
 CLONE_NEWUTS = 0x04000000
@@ -384,7 +385,8 @@ def under_torchrun(case: Case, directory: Path) -> tuple[int, str] | None:
         elastic_launch(config, _entry)(name, case.ranks, str(directory))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return rank, f"{failure.message} exitcode {failure.exitcode} {failure.signal_name()}"[:600]
+        told = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+        return rank, f"{told[:MOST_CHARACTERS]} exitcode {failure.exitcode} {failure.signal_name()}"
     return None
 
 
@@ -413,7 +415,9 @@ def _in_a_process(case: Case) -> str:
                 seen = replace(seen, end=end)
                 seen = replace(seen, statements=tuple(replace(each, lines=each.lines[-4:]) for each in seen.statements))
                 line = json.dumps({"case": asdict(case), "seen": as_json(seen, first_cause(seen)), "torchrun": told})
-                os.write(writer, line.replace(scratch, "/scratch").encode())
+                for path, name in ((scratch, "/scratch"), (str(ROOT), "/project"), (sys.prefix, "/python")):
+                    line = line.replace(path, name)
+                os.write(writer, line.encode())
         finally:
             os._exit(0)
     os.close(writer)
