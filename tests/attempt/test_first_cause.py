@@ -29,9 +29,8 @@ def says(rank: int, reason: str, at: float = 0.0, host: str = "node1", step: int
     return Statement(rank, host, 1000.0 + at, at, 1, reason, (reason,), (reason,), step)
 
 
-def cause(*told: Statement, end: StepEnd | None = None, size: int = 4, **at: Position) -> Cause:
-    positions = {int(name.removeprefix("rank_")): each for name, each in at.items()}
-    found = first_cause(Evidence(told, end or StepEnd(), positions, size))
+def cause(*told: Statement, end: StepEnd | None = None, at: dict[int, Position] | None = None) -> Cause:
+    found = first_cause(Evidence(told, end or StepEnd(), at or {}, 4))
     assert found is not None
     return found
 
@@ -85,8 +84,8 @@ def test_the_only_rank_that_nobody_saw_is_missed() -> None:
 
 
 def test_of_many_that_nobody_saw_the_one_that_is_elsewhere_is_missed() -> None:
-    at = {f"rank_{rank}": Position(7 if rank == 2 else 8, "backward", f"node{rank}") for rank in range(4)}
-    found = cause(says(0, CLOSED), **at)
+    at = {rank: Position(7 if rank == 2 else 8, "backward", f"node{rank}") for rank in range(4)}
+    found = cause(says(0, CLOSED), at=at)
     assert (found.rank, found.step, found.host) == (2, 7, "node2")
     assert cause(says(0, CLOSED)).rank is None
 
@@ -98,9 +97,9 @@ def test_a_rank_that_others_waited_for_hangs_although_it_was_killed_later() -> N
 
 
 def test_ranks_that_all_waited_are_told_apart_by_where_they_were() -> None:
-    at = {f"rank_{rank}": Position(8, "evaluate" if rank == 1 else "backward") for rank in range(4)}
+    at = {rank: Position(8, "evaluate" if rank == 1 else "backward") for rank in range(4)}
     told = [says(rank, TIMED_OUT, rank * 0.1) for rank in range(4)]
-    assert cause(*told, **at).rank == 1
+    assert cause(*told, at=at).rank == 1
     assert cause(*told).rank is None
 
 
@@ -118,8 +117,8 @@ def test_what_slurm_ends_is_no_failure_of_a_rank() -> None:
 
 
 def test_a_node_that_failed_takes_its_ranks_along() -> None:
-    at = {f"rank_{rank}": Position(3, host=f"node{1 + rank // 2}") for rank in range(4)}
-    found = cause(says(0, CLOSED), end=step_end("srun: error: Node failure on node2\n"), **at)
+    at = {rank: Position(3, host=f"node{1 + rank // 2}") for rank in range(4)}
+    found = cause(says(0, CLOSED), end=step_end("srun: error: Node failure on node2\n"), at=at)
     assert (found.kind, found.host, found.ranks) == ("node_fail", "node2", (2, 3))
 
 

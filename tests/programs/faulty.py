@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import signal
 import sys
@@ -130,6 +131,7 @@ FAULTS: dict[str, Callable[[Fault], None]] = {
     "sigstop": _signal(signal.SIGSTOP),
     "sleep": lambda _: time.sleep(600),
     "deadlock": _deadlock,
+    "nan": lambda _: None,  # what follows does it
 }
 
 
@@ -222,6 +224,8 @@ def plain(fault: Fault) -> None:
     workers = 1 if fault.name.endswith("@worker") else 0
     for step, batch in enumerate(_cycled(DataLoader(Points(fault), 4, num_workers=workers)), start=1):
         loss = _forward(model, batch, fault, step)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError("the loss is not finite")
         loss.backward()
         fault.at("optimizer", step)
         optimizer.step()
