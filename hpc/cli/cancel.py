@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
+from hpc.cli.sweeps import answering, find_sweep, json_option, look_at, names, words_argument
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
 from hpc.run.queue import ask_to_cancel
@@ -20,6 +20,7 @@ from hpc.say import error, warn
 from hpc.slurm import client
 from hpc.status.standing import PENDING, RUNNING, SAVING
 from hpc.status.sweep import PointStatus, SweepStatus
+from hpc.submit.settle import settle_before
 
 
 @click.command("cancel")
@@ -32,6 +33,7 @@ def cancel_command(words: tuple[str, ...], as_json: bool, yes: bool) -> None:
 
     A run that is cancelled has the partition's grace to save; `hpc resume` goes on from there.
     """
+    settle_before(find_sweep(words)[0])
     status, points = look_at(words)
     alive = [point for point in points if point.state in (PENDING, RUNNING, SAVING)]
     if alive and not words and not yes:

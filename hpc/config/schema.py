@@ -185,6 +185,9 @@ class Launch:
     """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
     yes: bool = False
     """Says so beforehand."""
+    force: bool = False
+    """A command that is typed once more begins all of its points anew; what they had is moved to earlier/. Else those
+    are submitted that are missing or have failed."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

@@ -154,8 +154,10 @@ def _gone(directory: str, job: Job | None, queued: QueuedJob | None, last: Life 
 def _log_tail(directory: str, job: Job | None) -> str:
     if job is None:
         return ""
+    is_whole_run = job.submission.points == (".",)
+    sweep = directory if is_whole_run else directory.rpartition("/")[0]
     try:
-        return read_tail(f"{directory.rpartition('/')[0]}/{log_path(job)}", LOG_TAIL_BYTES).decode(errors="replace")
+        return read_tail(f"{sweep}/{log_path(job)}", LOG_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Cluster, Hardware, Settings
+from hpc.config import Cluster, Hardware
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
@@ -69,13 +69,13 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         for first, names in _by_resources(sweep.points, scheduler_of)
         for chunk in _chunks(names, max_array_size)
     ]
-    limit = min((_most_at_once(first.settings) for first, _ in chunks), default=1)
+    limit = most_at_once(first for first, _ in chunks)
     if len(chunks) > limit:
         raise ConfigurationError(
             f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
             f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
         )
-    shares = _shares(limit, [len(chunk) for _, chunk in chunks])
+    at_once = shares(limit, [len(chunk) for _, chunk in chunks])
     return [
         Plan(
             sweep_directory=sweep.directory,
@@ -86,21 +86,22 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             parallel_points=share,
             code=sweep.code,
         )
-        for (first, chunk), share in zip(chunks, shares, strict=True)
+        for (first, chunk), share in zip(chunks, at_once, strict=True)
     ]
 
 
-def _most_at_once(settings: Settings) -> int:
-    site = settings.cluster.max_parallel_points
-    return min(site, settings.launch.max_parallel or site)
+def most_at_once(points: Iterable[Point]) -> int:
+    """How many points of a sweep may run at once."""
+    asked = [(point.settings.cluster.max_parallel_points, point.settings.launch.max_parallel) for point in points]
+    return min((min(site, own or site) for site, own in asked), default=1)
 
 
-def _shares(limit: int, sizes: list[int]) -> list[int]:
+def shares(limit: int, sizes: list[int]) -> list[int]:
     """How many points of each array run at once: evenly, and what a small array leaves goes to the others."""
-    shares = [0] * len(sizes)
+    found = [0] * len(sizes)
     for left, position in zip(range(len(sizes), 0, -1), sorted(range(len(sizes)), key=sizes.__getitem__), strict=True):
-        shares[position] = min(sizes[position], (limit - sum(shares)) // left)
-    return shares
+        found[position] = min(sizes[position], (limit - sum(found)) // left)
+    return found
 
 
 def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str]) -> Iterator[tuple[Point, list[str]]]:
