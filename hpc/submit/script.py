@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from submitit.slurm.slurm import SlurmExecutor
 from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
 from hpc.run.ownership import make_private
+from hpc.submit import worker
 from hpc.submit.answer import number_of
-from hpc.submit.interpreter import interpreter
 from hpc.submit.options import site_options
-from hpc.submit.plan import Plan
+from hpc.submit.plan import Plan, Retries
 from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
@@ -39,7 +38,7 @@ class _Executor(SlurmExecutor):
     """
 
     def __init__(self, plan: Plan, begins: Callable[[Path], object]) -> None:
-        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
+        super().__init__(folder=plan.log_directory, python=worker.command(plan))
         self.writers, self.begins = plan.cluster.run_dir_writers, begins
         self.sent: list[Path] = []
 
@@ -72,7 +71,13 @@ def executor(plan: Plan, begins: Callable[[Path], object] = lambda _: None) -> _
 
 def options(plan: Plan) -> frozenset[str]:
     """Names of the sbatch options that the script sets."""
-    return frozenset(re.findall(r"^#SBATCH --([\w-]+)", script(plan), re.MULTILINE))
+    return frozenset(asked_options(plan))
+
+
+def asked_options(plan: Plan) -> dict[str, str]:
+    """The sbatch options that the script sets, and their values; "" where one has none."""
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script(plan), re.MULTILINE)
+    return {name: " ".join(shlex.split(value)) for name, value in found}
 
 
 def script(plan: Plan) -> str:
@@ -147,28 +152,30 @@ def _srun_arguments(plan: Plan) -> list[str]:
     """A dead rank ends the step; CPUs are said again because Slurm 22.05 and 23.02 do not hand them on."""
     cpus = plan.hardware.cpus_per_task
     inherited = [] if cpus is None else [f"--cpus-per-task={cpus}"]
-    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun]
+    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun, *worker.srun_options(plan)]
 
 
 def _setup(plan: Plan) -> list[str]:
     return [
-        *exports(plan, _python_path()),
+        *exports(plan, worker.python_path(plan)),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
         f"hpc_call={plan.number}",
         f"hpc_points=({shlex.join(plan.points)})",
+        *_retries(plan.retries),
         *plan.cluster.setup,
         *_template("prologue.sh"),
+        *_template("verdicts.sh"),
+        *worker.setup(plan),
     ]
 
 
-def _python_path() -> str:
-    """Where the task imports from, besides the interpreter's own: this directory, and what this command has.
-
-    This directory comes first whether or not it is on sys.path, so that `hpc run` and `python run.py` send the same.
-    """
-    installed = (sys.prefix, sys.base_prefix)
-    here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
-    return ":".join(str(entry) for entry in dict.fromkeys(here) if not any(map(entry.is_relative_to, installed)))
+def _retries(retries: Retries) -> list[str]:
+    """What the epilogue goes by; a switch that is off is empty."""
+    switches = {"retry_exceptions": retries.exceptions, "exclude_failed_nodes": retries.exclude_nodes}
+    return [
+        f"hpc_max_crashes={retries.max_crashes} hpc_max_lives={retries.max_lives}",
+        " ".join(f"hpc_{name}={1 if is_on else ''}" for name, is_on in switches.items()),
+    ]
 
 
 def _template(name: str) -> list[str]:

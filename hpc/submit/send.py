@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,14 @@ from hpc.say import each, say, warn
 from hpc.slurm import client
 from hpc.slurm.limits import Room, own_name, room
 from hpc.submit.answer import is_unsure
+from hpc.submit.container import check_container
 from hpc.submit.cost import agree_to_cost
 from hpc.submit.environment import scrubbed_process, user_environment
 from hpc.submit.fit import check_fits
 from hpc.submit.plan import Plan, asked_clusters, make_plans
 from hpc.submit.script import options, script, send_script
 from hpc.submit.settle import queued_as, settle
+from hpc.submit.site import check_site, most_jobs
 from hpc.submit.undo import Made, directory_of
 
 WAITS_SECONDS = (1, 5, 15, 30)
@@ -51,7 +53,9 @@ def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[
     """
     environ = user_environment()
     groups = make_plans(sweep, max(1, len(sweep.points)), scheduler_of)
-    places = {(plan.cluster.qos or environ.get("SBATCH_QOS"), asked_clusters(plan, environ)) for plan in groups}
+    for group in groups:
+        check_site(group, environ)
+    places = {_place(plan, environ) for plan in groups}
     rooms = [room(own_name(), *place) for place in places]
     size = min((each.max_array_size for each in rooms), default=1)
     plans = make_plans(sweep, size, scheduler_of)
@@ -59,6 +63,11 @@ def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[
     plans = plans if least is None else _within(least, plans, sweep.directory)
     first = next_number(sweep.directory)
     return [replace(plan, number=first + number) for number, plan in enumerate(plans)]
+
+
+def _place(plan: Plan, environ: Mapping[str, str]) -> tuple[str | None, str | None, int | None]:
+    """What the room for its jobs depends on; see `room`."""
+    return plan.cluster.qos or environ.get("SBATCH_QOS"), asked_clusters(plan, environ), most_jobs(plan.cluster)
 
 
 def _within(least: Room, plans: list[Plan], directory: Path) -> list[Plan]:
@@ -114,6 +123,7 @@ def agreed_plans(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Pla
     """
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
+        check_container(plan)
         check_fits(plan, user_environment())
     agree_to_cost(plans, sweep.points[0].settings.launch)
     return plans
