@@ -104,7 +104,7 @@ def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
     points = []
     for index, (name, overrides) in enumerate(named):
         job = jobs.get(name)
-        queued = queue.get(job.id) if job is not None else None
+        queued = queue.get(job.in_queue) if job is not None else None
         where = f"{directory}/{name}" if name != "." else str(directory)
         found = standing(where, job, queued, not problem)
         points.append(PointStatus(index, name, values_of(overrides), where, job, queued, found))

@@ -72,7 +72,7 @@ def beside_others(plans: list[Plan], points: Sequence[Point]) -> list[Plan]:
         raise SubmissionError(
             f"Slurm must say what of the sweep is in its queue, but does not: {' '.join(str(error).split())}."
         ) from error
-    return beside(plans, arrays, most_at_once(points))
+    return beside(plans, arrays, max(1, most_at_once(points) // plans[0].per_job))
 
 
 def part_of(sweep: Sweep, names: Collection[str]) -> Sweep:

@@ -68,7 +68,7 @@ def beside(plans: Sequence[Plan], arrays: Sequence[Array], limit: int) -> list[P
     """
     if not arrays:
         return list(plans)
-    found = shares(limit, [*(array.size for array in arrays), *(len(plan.points) for plan in plans)])
+    found = shares(limit, [*(array.size for array in arrays), *(plan.jobs for plan in plans)])
     if min(found) < 1 or not _set_shares(arrays, found):
         return [replace(plan, waits_for=tuple(array.job for array in arrays)) for plan in plans]
     above = [task for array, share in zip(arrays, found, strict=False) for task in array.running[share:]]
