@@ -1,7 +1,7 @@
 # Several points in one job, side by side: each is a step of its own, with its own ranks, log, signals and end
 # (hpc/submit/pack.py). Lane 2 of job 105_1 is `105_1.2`, in logs and in what `hpc cancel` has noted.
 hpc_lanes=("${hpc_points[@]:${SLURM_ARRAY_TASK_ID:-0}*hpc_per_job:hpc_per_job}")
-hpc_codes=() hpc_steps=()
+hpc_codes=() hpc_steps=() hpc_starts=()
 
 # Whether somebody has cancelled a lane, or its point was submitted again by itself: it has nothing to do here any more.
 hpc_is_left_out() {
@@ -63,7 +63,7 @@ hpc_run_lanes() {
 # Every lane's end is judged by itself. What wants to go on does so in the next life of the whole job, which is asked for
 # once all of them are judged.
 hpc_conclude_lanes() {
-    local lane code worst=0 wishes
+    local lane code worst=0 goes_on= wishes
     wishes=$(mktemp)
     for lane in "${!hpc_lanes[@]}"; do
         code=${hpc_codes[lane]:-0}
@@ -75,7 +75,11 @@ hpc_conclude_lanes() {
         elif [ -n "${hpc_steps[lane]}" ]; then
             code=0 # it was cancelled, and is nothing to wait or to fail for
         fi
-        [ "$code" -ne 75 ] && [ "$code" -gt "$worst" ] && worst=$code
+        if [ "$code" -eq 75 ]; then
+            goes_on=75
+        elif [ "$code" -gt "$worst" ]; then
+            worst=$code
+        fi
     done
     if [ -s "$wishes" ]; then
         rm -f "$wishes"
@@ -89,7 +93,7 @@ hpc_conclude_lanes() {
         exit 75
     fi
     rm -f "$wishes"
-    exit "$worst"
+    exit "${goes_on:-$worst}"
 }
 
 # Inside of the epilogue of a lane: a requeue is wished for.

@@ -11,34 +11,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpc.config import Hardware, Settings
-from hpc.errors import ConfigurationError
+from hpc.config import Hardware
 from hpc.paths import TEMPLATE_DIR
-from hpc.submit.options import GPUS
 
 COMMAND = "hpc_run_lanes"
 """What the script does where it starts the ranks of its point otherwise."""
-
-
-def check_packed(settings: Settings) -> None:
-    """Whether points can share a job.
-
-    Raises:
-        ConfigurationError: They cannot.
-    """
-    hardware, count = settings.hardware, settings.launch.per_job
-    own = {name.replace("_", "-") for name, value in settings.cluster.sbatch.items() if value} & {*GPUS}
-    reason = (
-        f"hardware.nodes is {hardware.nodes}, and points share a node"
-        if hardware.nodes > 1
-        else "hardware.memory_gb is 0, which is all of the node's for one of them"
-        if hardware.memory_gb == 0
-        else f"cluster.sbatch has {' and '.join(sorted(own))}, of which no share can be told"
-        if own
-        else ""
-    )
-    if count > 1 and reason:
-        raise ConfigurationError(f"launch.per_job must be 1 for these points, but is {count}: {reason}.")
 
 
 def times(hardware: Hardware, count: int) -> Hardware:
@@ -90,6 +67,7 @@ def teardown(epilogue: Sequence[str]) -> list[str]:
     return [
         "hpc_epilogue() (",
         "hpc_end=$? hpc_wishes=$1",
+        "shift",
         'scontrol() { hpc_wish "$@"; }',
         '(exit "$hpc_end")',
         *epilogue,

@@ -13,7 +13,7 @@ from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
 from hpc.run.points import Sweep
-from hpc.submit.pack import check_packed, times
+from hpc.submit.pack import times
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,6 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
         for first, names in _by_resources(sweep.points, scheduler_of)
         for chunk in _chunks(names, max_array_size * per_job)
     ]
-    for first, _ in chunks:
-        check_packed(first.settings)
     limit = most_at_once(first for first, _ in chunks) // per_job
     if len(chunks) > limit:
         raise _too_many(len(chunks), limit, per_job)
