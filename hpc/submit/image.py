@@ -21,8 +21,6 @@ from hpc.submit.tree import LINK, Tree, git_root, git_tree, plain_tree
 MOST_FILES = 20_000
 FROM = {"Dockerfile": "ARG BASE=", "project.def": "From: "}
 """What stands before the name of the base image."""
-OF_BASE = ("torch", "numpy")
-"""What the base image has brought."""
 
 
 def recipe(name: str, base: str | None) -> str:
@@ -68,7 +66,7 @@ def _requirements() -> list[str]:
         found = distribution("hpc").requires or []
     except PackageNotFoundError as error:
         raise ConfigurationError("hpc must be installed to go into an image, but is not: `pip install` it.") from error
-    return [each for each in found if "extra ==" not in each and not each.startswith(OF_BASE)]
+    return [each for each in found if "extra ==" not in each]
 
 
 def _copy_hpc(directory: Path) -> None:
