@@ -29,6 +29,8 @@ from hpc.errors import ConfigurationError
 
 DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -130,7 +132,22 @@ def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
             return f"cluster.environment.{name} must be a text, but is a {type(cluster.environment[name]).__name__}."
     if not all(map(_is_text, (*cluster.environment.values(), *cluster.srun, *cluster.setup))):
         return "cluster.environment, cluster.srun and cluster.setup must be text without null characters."
-    return _wrong_gres(cluster.gres)
+    return _wrong_gres(cluster.gres) or _wrong_rules(cluster)
+
+
+def _wrong_rules(cluster: Cluster) -> str:
+    """A preset that somebody has written is checked like any other setting."""
+    for section, rules in (("required", cluster.required), ("forbidden", cluster.forbidden)):
+        for name, rule in rules.items():
+            if not OPTION.fullmatch(name):
+                return f"cluster.{section} must have names of sbatch options such as gpus-per-node, but has {name!r}."
+            try:
+                re.compile(rule.matches or "")
+            except re.error as error:
+                return f"cluster.{section}.{name}.matches must be a regular expression, but is {rule.matches}: {error}."
+    if cluster.checked_on and not DATE.fullmatch(cluster.checked_on):
+        return f"cluster.checked_on must be a date such as 2026-11-23, but is {cluster.checked_on}."
+    return ""
 
 
 def _wrong_container(container: Container, cluster: Cluster) -> str:
