@@ -29,6 +29,7 @@ LAYERS = (
     ("data", "strategy", "tracking"),
     ("runtime",),
     ("task",),
+    ("doctor",),
     ("cli",),
 )
 """From low to high. Two names in one layer do not know each other; a name is a module or a package of hpc/."""

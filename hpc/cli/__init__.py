@@ -11,6 +11,7 @@ VERBS = {
     "checkpoint": "hpc.cli.checkpoint:checkpoint_command",
     "completion": "hpc.cli.completion:completion_command",
     "diff": "hpc.cli.diff:diff_command",
+    "doctor": "hpc.cli.doctor:doctor_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",
     "results": "hpc.cli.results:results_command",
