@@ -8,6 +8,7 @@ from dataclasses import dataclass
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 LEVELS = (OK, NOTE, PROBLEM)
 """A promise holds; it holds, and somebody should know something; it does not hold."""
+CLUSTER, HERE, JOB = "cluster", "this machine", "job"
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class Finding:
         level: One of LEVELS.
         text: What was found.
         advice: What to do about it; "" where there is nothing to do.
-        partition: Of which partition it was found; "" for all of them.
+        about: CLUSTER, HERE, JOB, or `partition` and its name.
     """
 
     check: str
     level: str
     text: str
     advice: str = ""
-    partition: str = ""
+    about: str = CLUSTER
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc.doctor import controller, machine, partitions, place
-from hpc.doctor.finding import PROBLEM, Finding
+from hpc.doctor.finding import HERE, PROBLEM, Finding
 from hpc.errors import SlurmError
 from hpc.run.events import Committed
 from hpc.run.journal import read_journal
 from hpc.slurm.client import has_slurm
-from hpc.slurm.survey import Survey, survey
+from hpc.slurm.survey import Record, Survey, survey
 from hpc.status.find import known_sweeps
 
 SWEEPS_READ, POINTS_READ = 5, 20
@@ -42,7 +42,7 @@ def look(directory: Path, environ: Mapping[str, str]) -> Answer:
         directory: Where runs are to lie.
         environ: This process's environment variables: they say where the list of sweeps is.
     """
-    here = (*itertools.chain(*(check(directory) for check in place.CHECKS)), *_of_machine())
+    here = tuple(_of_machine(directory))
     if not has_slurm():
         return Answer("", "", here)
     try:
@@ -62,8 +62,13 @@ def of_slurm(found: Survey, save_seconds: float | None) -> tuple[Finding, ...]:
         save_seconds: What the last save took.
     """
     of_all = itertools.chain(*(check(found) for check in controller.CHECKS))
-    of_each = (check(found, partition, save_seconds) for partition in found.partitions for check in partitions.CHECKS)
-    return (*of_all, *itertools.chain(*of_each))
+    of_each = itertools.chain(*(_of_partition(found, each, save_seconds) for each in found.partitions))
+    return (*of_all, *of_each)
+
+
+def _of_partition(found: Survey, partition: Record, save_seconds: float | None) -> Iterator[Finding]:
+    told = itertools.chain(*(check(found, partition, save_seconds) for check in partitions.CHECKS))
+    return (replace(finding, about=f"partition {partition['PartitionName']}") for finding in told)
 
 
 def last_save_seconds(directory: Path, environ: Mapping[str, str]) -> float | None:
@@ -84,5 +89,7 @@ def _points(sweep: Path) -> Iterator[Path]:
     yield from (sweep, *found[-POINTS_READ:])
 
 
-def _of_machine() -> Iterator[Finding]:
-    return itertools.chain(*(check() for check in machine.CHECKS))
+def _of_machine(directory: Path) -> Iterator[Finding]:
+    of_place = itertools.chain(*(check(directory) for check in place.CHECKS))
+    told = itertools.chain(of_place, *(check() for check in machine.CHECKS))
+    return (replace(finding, about=HERE) for finding in told)

@@ -43,9 +43,7 @@ def ports() -> Iterator[Finding]:
             with socket.create_connection((host, port), timeout=10):
                 pass
     except OSError as error:
-        advice = (
-            "Set runtime.interface to a network that all nodes share; `hpc doctor --canary` tries it between nodes."
-        )
+        advice = "`hpc doctor --canary` tries the nodes; runtime.interface chooses a network that they share."
         yield Finding("ports", NOTE, f"{host} does not reach itself under its name: {error.strerror or error}.", advice)
         return
     yield Finding("ports", OK, f"{host} listens, and is reached under its name.")

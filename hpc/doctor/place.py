@@ -85,7 +85,7 @@ def room(directory: Path) -> Iterator[Finding]:
 
 
 def quota(directory: Path) -> Iterator[Finding]:
-    """What quota(1) says of this user's files, where it is there."""
+    """How many files this user may still make, where the command of that name is there."""
     del directory
     if shutil.which("quota") is None:
         return
