@@ -13,8 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
+    CONTAINER_RUNTIMES,
     CheckpointOptions,
     Cluster,
+    Container,
     Experiment,
     Hardware,
     Launch,
@@ -66,13 +68,16 @@ def register_schema() -> None:
     sections = {
         "hardware": Hardware,
         "cluster": Cluster,
+        "container": Container,
         "strategy": StrategyOptions,
         "runtime": RuntimeOptions,
         "checkpoint": CheckpointOptions,
         "launch": Launch,
         "experiment": Experiment,
     }
-    schema = OmegaConf.create({**sections, "run_dir": DATED, "seed": Settings.seed})
+    # A project of one's own need not name the group to choose from it on the command line.
+    groups = ["_self_", {"container": "auto"}]
+    schema = OmegaConf.create({"defaults": groups, **sections, "run_dir": DATED, "seed": Settings.seed})
     ConfigStore.instance().store(name="hpc_schema", node=schema, provider="hpc")
 
 
@@ -97,6 +102,7 @@ def _wrong_together(settings: Settings) -> str:
     return (
         _wrong_hardware(settings.hardware)
         or _wrong_cluster(settings.cluster, settings.hardware)
+        or _wrong_container(settings.container, settings.cluster)
         or _wrong_strategy(settings.strategy)
         or _wrong_checkpoint(settings.checkpoint)
         or _wrong_experiment(settings.experiment)
@@ -141,6 +147,22 @@ def _wrong_rules(cluster: Cluster) -> str:
                 return f"cluster.{section}.{name}.matches must be a regular expression, but is {rule.matches}: {error}."
     if cluster.checked_on and not DATE.fullmatch(cluster.checked_on):
         return f"cluster.checked_on must be a date such as 2026-11-23, but is {cluster.checked_on}."
+    return ""
+
+
+def _wrong_container(container: Container, cluster: Cluster) -> str:
+    if container.runtime == "auto" and container.image and not cluster.container:
+        return (
+            f"container must be one of {', '.join(CONTAINER_RUNTIMES)} beside container.image, but is auto, and "
+            "cluster.container does not say which of them this site has."
+        )
+    if not all(map(_is_text, (*container.mounts, *container.options))):
+        return "container.mounts and container.options must be text without null characters."
+    for mount in container.mounts:
+        source, *further = mount.split(":")
+        inside, flag, *_ = *further, "", ""
+        if len(further) > 2 or not source or (further and not inside.startswith("/")) or flag not in ("", "ro", "rw"):
+            return f"container.mounts must be SOURCE, SOURCE:/INSIDE or SOURCE:/INSIDE:ro, but has {mount!r}."
     return ""
 
 

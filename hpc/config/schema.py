@@ -14,6 +14,9 @@ from omegaconf import MISSING
 
 from hpc.config.limits import above, at_least, names_a_file, one_of, only_of, without
 
+CONTAINER_RUNTIMES = ("apptainer", "pyxis", "podman", "docker", "charliecloud")
+NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
+"""What a shell, or a runtime for containers, would not take as a part of one word."""
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -103,6 +106,8 @@ class Cluster:
     """How long before the time limit the run stops and saves; must exceed one step plus one save."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
+    container: str | None = field(default=None, metadata=one_of(None, *CONTAINER_RUNTIMES))
+    """Which runtime for containers this site has: container.image alone is enough then."""
     required: dict[str, OptionRule] = field(default_factory=dict)
     """Options that this site must be told, by their names in sbatch: {account: {why: every job is charged}}."""
     forbidden: dict[str, OptionRule] = field(default_factory=dict)
@@ -112,6 +117,27 @@ class Cluster:
     run_dir_writers: str = field(default="owner", metadata=one_of("owner", "group", "anyone"))
     """Who may write into run_dir, or into a directory above it, and so run code as you: nobody but you; its group, too,
     as in a project's shared directory; anyone, as where a file system has no users."""
+
+
+@dataclass
+class Container:
+    """In what: an image that the ranks run in. The batch script, and what it asks of Slurm, stay outside."""
+
+    runtime: str = field(default="auto", metadata=one_of("auto", "none", *CONTAINER_RUNTIMES))
+    """Who starts the container on the nodes; auto: none without an image, cluster.container with one."""
+    image: str | None = field(default=None, metadata=without(NO_WORD))
+    """A file or directory that all nodes see, or a name in a registry; None with a runtime: pytorch/pytorch with the
+    installed version of torch."""
+    python: str = field(default="python3", metadata=without(NO_WORD))
+    """The interpreter inside, which imports hpc and what the training function needs."""
+    mounts: list[str] = field(default_factory=list)
+    """What else is seen inside: SOURCE, SOURCE:INSIDE or SOURCE:INSIDE:ro. The run directory, the working directory and
+    /tmp always are."""
+    gpus: str = field(default="auto", metadata=one_of("auto", "nvidia", "amd", "none"))
+    """Whose GPUs are made visible inside; auto: AMD's where hardware.gpu_type is called mi250 or the like, else
+    NVIDIA's, and none where no GPUs are asked for."""
+    options: list[str] = field(default_factory=list)
+    """Further options of the runtime's own command, or for pyxis of srun: ["--fakeroot"]."""
 
 
 @dataclass
@@ -221,6 +247,12 @@ class Launch:
     machine as many as its CPUs, memory and GPUs suffice for."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    max_crashes: int = field(default=3, metadata=at_least(1))
+    """A run that loses a rank or a node goes on by itself, until it did so often without a new checkpoint."""
+    retry_exceptions: bool = False
+    """Whether a run whose program fails with an exception goes on likewise; never where memory was short."""
+    exclude_failed_nodes: bool = True
+    """Slurm: whether the next attempt does without a node on which a rank was lost, where others are left."""
     ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
     """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
     yes: bool = False
@@ -249,6 +281,7 @@ class Settings:
 
     hardware: Hardware = field(default_factory=Hardware)
     cluster: Cluster = field(default_factory=Cluster)
+    container: Container = field(default_factory=Container)
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
