@@ -12,6 +12,7 @@ VERBS = {
     "completion": "hpc.cli.completion:completion_command",
     "diff": "hpc.cli.diff:diff_command",
     "doctor": "hpc.cli.doctor:doctor_command",
+    "init": "hpc.cli.init:init_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",
     "results": "hpc.cli.results:results_command",
