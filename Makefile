@@ -6,15 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-faults matrix lint bench setup slurm clean
+.PHONY: train test test-faults matrix lint bench setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
-test: $(VENV)/ready slurm lint
+test: $(VENV)/ready slurm browser lint
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
-test-faults: $(VENV)/ready slurm
+test-faults: $(VENV)/ready slurm browser
 	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
@@ -33,6 +33,10 @@ setup: $(VENV)/ready
 # Installs Slurm where it can, with root and apt; without it pytest skips the tests on a real Slurm and names them.
 slurm:
 	@sh tests/slurm/install.sh
+
+# Installs Chromium likewise.
+browser:
+	@sh tests/report/install.sh
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -19,13 +19,13 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
-    ("say",),
+    ("say", "project"),
     ("config", "world", "slurm"),
     ("run",),
     ("stop", "submit"),
     ("attempt",),
     ("launch", "connect", "status"),
-    ("checkpoint",),
+    ("checkpoint", "report"),
     ("data", "strategy", "tracking"),
     ("runtime",),
     ("task",),

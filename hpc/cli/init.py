@@ -7,6 +7,7 @@ import importlib
 import click
 
 WHATS = {
+    "project": "hpc.cli.init_project:project_command",
     "site": "hpc.cli.init_site:site_command",
 }
 
