@@ -18,6 +18,8 @@ from __future__ import annotations
 
 EXIT_CONTINUE = 75
 """Stopped after a committed save: the batch script asks for a requeue (EX_TEMPFAIL)."""
+EXIT_HUNG = 70
+"""A rank makes no progress any more: the run goes on in another life, as after a crash (EX_SOFTWARE)."""
 EXIT_INTERRUPTED = 130
 """A person has pressed Ctrl-C, and nothing more was done: 128 + SIGINT."""
 

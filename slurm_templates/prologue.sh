@@ -6,3 +6,9 @@ hpc_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 hpc_job=${hpc_job:-$SLURM_JOB_ID} # an array task is requeued as ARRAY_TASK: its plain id may name the whole array
 hpc_point=${hpc_points[${SLURM_ARRAY_TASK_ID:-0}]}
 export SUBMITIT_LOG_LEVEL=${SUBMITIT_LOG_LEVEL:-WARNING} # its INFO lines tell of its own files only
+hpc_log=$(readlink /proc/$$/fd/2) # where srun says which node lost a rank, from here on
+hpc_log_start=$(stat -c %s "$hpc_log" 2>/dev/null)
+if grep -qsF "{\"event\": \"void\", \"number\": ${hpc_call:-none}}" "$hpc_sweep/submissions.jsonl"; then
+    echo "hpc: job $hpc_job must leave, because the call of sbatch that made it was given up (hpc/run/calls.py)." >&2
+    exit 78
+fi

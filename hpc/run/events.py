@@ -135,6 +135,25 @@ class Finished(Event):
 
 
 @dataclass(frozen=True)
+class Ended(Event):
+    """All ranks of a life are gone; whoever watches over them tells it: the batch script, or the queue of a machine.
+
+    Args:
+        code: The exit code of the whole.
+        verdict: Why, as slurm_templates/verdicts.sh names it.
+        follows: again, already, or nothing.
+        budget: What it counts as: crash, life, or nothing.
+        commits: How many checkpoints the run has completed in all its lives, those of its folds and phases included.
+    """
+
+    code: int
+    verdict: str
+    follows: str
+    budget: str
+    commits: int
+
+
+@dataclass(frozen=True)
 class Verified(Event):
     """Somebody read the checkpoint of this step back whole. No part of any attempt's life."""
 
@@ -153,6 +172,7 @@ NAMES: dict[str, type[Event]] = {
     "failed": Failed,
     "closed": Closed,
     "finished": Finished,
+    "ended": Ended,
     "verified": Verified,
 }
 """What each kind is called in a line of the journal. A name never changes its meaning."""

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.run.events import Closed, Committed, Event, Failed, Finished, Resumed, Started, Stopped, Verified
+from hpc.run.events import Closed, Committed, Ended, Event, Failed, Finished, Resumed, Started, Stopped, Verified
 
 SECONDS_PER_HOUR = 3600.0
 PRIOR_HOURS = 24.0
@@ -88,6 +88,25 @@ def lives_without_progress(past: Sequence[Life]) -> list[Life]:
         if life.committed_step is not None or life.is_done:
             break
         found += [life] if life.has_started else []
+    return found[::-1]
+
+
+def commits(events: Iterable[Event]) -> int:
+    """How many checkpoints were completed."""
+    return sum(isinstance(event, Committed) for event in events)
+
+
+def ends_in_a_row(events: Iterable[Event]) -> list[Ended]:
+    """The newest ends since the newest checkpoint, and since the last one after which nothing followed.
+
+    The epilogue of the batch script counts likewise, where Python may be missing.
+    """
+    events, found = list(events), list[Ended]()
+    now = commits(events)
+    for event in sorted((each for each in events if isinstance(each, Ended)), key=lambda each: -each.time):
+        if event.commits != now or event.follows == "nothing":
+            break
+        found.append(event)
     return found[::-1]
 
 

@@ -1,6 +1,7 @@
 """Which job holds which point? `submissions.jsonl` in a sweep's directory says it, a line for each sbatch call.
 
-A second kind of line says which jobs were cancelled. The file is only ever added to, so a point's newest line counts.
+Other lines say which jobs were cancelled, and which calls were begun (`hpc.run.calls`). The file is only ever added to,
+so a point's newest line counts.
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def _told(directory: Path) -> Iterator[dict[str, Job]]:
         if line.get("event") == "cancelled":
             ended = [found[job] for job in line.get("jobs", ()) if job in found]
             yield {point: Job(job.id, job.submission, True, job.after) for point, job in ended}
+            continue
+        if line.get("event") != "submitted":
             continue
         jobs = list(_jobs(line))
         found.update({job.id: (point, job) for point, job in jobs})

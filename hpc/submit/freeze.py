@@ -27,7 +27,7 @@ from hpc.submit.snapshot import code_of
 
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
-SECTIONS = ("hardware", "cluster", "strategy", "runtime", "checkpoint", "launch", "experiment")
+SECTIONS = ("hardware", "cluster", "container", "strategy", "runtime", "checkpoint", "launch", "experiment")
 """What hpc reads of a config, besides run_dir and seed."""
 
 

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Cluster, Hardware, Settings
+from hpc.config import Cluster, Container, Hardware, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
 from hpc.run.points import Sweep
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a job goes on by itself.
+
+    Args:
+        max_crashes: Of launch.
+        max_lives: runtime.max_lives_without_progress.
+        exceptions: launch.retry_exceptions.
+        exclude_nodes: launch.exclude_failed_nodes.
+    """
+
+    max_crashes: int = 3
+    max_lives: int = 5
+    exceptions: bool = False
+    exclude_nodes: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> Retries:
+        """Those of one point."""
+        launch, lives = settings.launch, settings.runtime.max_lives_without_progress
+        return cls(launch.max_crashes, lives, launch.retry_exceptions, launch.exclude_failed_nodes)
 
 
 @dataclass(frozen=True)
@@ -27,6 +50,10 @@ class Plan:
         cluster: Where.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
+        retries: How often each of them goes on by itself.
+        number: Of the sweep's sbatch calls; see `hpc.run.calls`.
+        waits_for: Jobs or tasks that must have ended before one of its points starts.
+        container: In what.
     """
 
     sweep_directory: Path
@@ -36,6 +63,10 @@ class Plan:
     cluster: Cluster
     parallel_points: int
     code: Code | None = None
+    retries: Retries = Retries()
+    number: int = 0
+    waits_for: tuple[str, ...] = ()
+    container: Container = field(default_factory=Container)
 
     @property
     def log_directory(self) -> Path:
@@ -81,6 +112,8 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
             cluster=first.settings.cluster,
             parallel_points=share,
             code=sweep.code,
+            retries=Retries.of(first.settings),
+            container=first.settings.container,
         )
         for (first, chunk), share in zip(chunks, shares, strict=True)
     ]
@@ -104,8 +137,10 @@ def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str
     groups: dict[str, tuple[Point, list[str]]] = {}
     known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
-        parts = (point.settings.hardware, point.settings.cluster, point.settings.experiment.name)
-        shared = tuple(map(id, parts))
+        settings = point.settings
+        parts = (settings.hardware, settings.cluster, settings.container, settings.experiment.name)
+        retries = Retries.of(settings)
+        shared = (*map(id, parts), retries)
         if shared not in known:
             known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None
         key = known[shared]

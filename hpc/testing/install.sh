@@ -6,6 +6,8 @@ set -eu
 packages="slurmctld slurmd slurm-client slurmdbd slurm-wlm-basic-plugins slurm-wlm-mysql-plugin munge mariadb-server iproute2"
 # Launchers to be found inside a job: both versions of mpirun, by name, and the library that srun --mpi=pmix loads.
 packages="$packages openmpi-bin mpich libpmix-dev"
+# Containers without root and without a registry.
+packages="$packages charliecloud-runtime"
 
 missing=""
 for package in $packages; do

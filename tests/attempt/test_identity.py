@@ -146,10 +146,10 @@ def test_the_epilogue_shows_the_record_of_this_life_of_the_job(tmp_path: Path, r
     ):
         (failures / f"{record}.txt").write_text(f"{text}\n")
         os.utime(failures / f"{record}.txt", (number, number))
-    program = 'hpc_sweep=$1 hpc_point=0 hpc_restarts=$2 hpc_job=42; (exit 1); . "$3"'
-    epilogue = str(ROOT / "slurm_templates" / "epilogue.sh")
+    program = 'hpc_sweep=$1 hpc_point=0 hpc_restarts=$2 hpc_job=42; . "$3/verdicts.sh"; (exit 1); . "$3/epilogue.sh"'
+    templates = str(ROOT / "slurm_templates")
     done = subprocess.run(
-        ["bash", "-c", program, "bash", str(tmp_path / "sweep"), restarts, epilogue],
+        ["bash", "-c", program, "bash", str(tmp_path / "sweep"), restarts, templates],
         env={"PATH": os.environ["PATH"], **JOB}, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 1
