@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpc.run.events import Committed, Ended, Resumed, Started
-from tests.slurm.cluster import SlurmCluster
+from hpc.testing.cluster import SlurmCluster
 from tests.slurm.submitted import Submitted, submitted_from
 from tests.support.equality import differences
 
