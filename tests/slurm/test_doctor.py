@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from hpc.testing.cluster import ClusterOptions, SlurmCluster
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import ClusterOptions, SlurmCluster
 
 pytestmark = pytest.mark.slurm
 
