@@ -1,4 +1,5 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
+# make test-faults: every fault that this machine can inject, on a Slurm of its own, and a table of what became of it.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ test: $(VENV)/ready slurm browser lint
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
 test-faults: $(VENV)/ready slurm browser
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix
@@ -34,7 +35,7 @@ setup: $(VENV)/ready
 
 # Installs Slurm where it can, with root and apt; without it pytest skips the tests on a real Slurm and names them.
 slurm:
-	@sh tests/slurm/install.sh
+	@sh hpc/testing/install.sh
 
 # Installs Chromium likewise.
 browser:

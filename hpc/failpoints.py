@@ -1,4 +1,6 @@
-"""Where may a save be cut short? A test names one of these places, and the process is killed when it gets there.
+"""Where may a save, or a submission, be cut short?
+
+A test names one of these places, and the process is killed when it gets there.
 
 HPC_FAILPOINT=<name>[:<rank>[:<hit>]]: this rank (0 by default) is killed when it passes for the <hit>-th time (first).
 """
@@ -23,6 +25,8 @@ NAMES = (
     "told",
 )
 """In the order a save passes them."""
+SUBMISSIONS = ("claimed", "frozen", "extended", "called", "queued", "noted")
+"""In the order a submission passes them, as its one process, which counts as rank 0."""
 EVERYWHERE = ("begun", "in_file", "file_flushed", "written", "gathered", "told")
 """Those that every rank passes; rank 0 is alone at the others."""
 
@@ -32,7 +36,7 @@ class Failpoint:
     """One place to die at.
 
     Args:
-        name: One of NAMES.
+        name: One of NAMES or SUBMISSIONS.
         rank: Whose passages count.
         hits_left: The passage that brings this to 0 is the last.
     """
@@ -59,6 +63,6 @@ ARMED = parsed(os.environ.get("HPC_FAILPOINT", ""))
 
 
 def failpoint(name: str, rank: int) -> None:
-    """A transition of the save protocol."""
+    """A transition of the protocol of a save, or of a submission."""
     if ARMED is not None:
         ARMED.passed(name, rank)

@@ -8,6 +8,7 @@ followed through a link, and a pipe is never waited for.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ WRITTEN_BY_OTHERS = 0o022
 """The bits that no file of ours has, whatever the umask is."""
 HERE_ONLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Never through a link, never waiting for a pipe's other end."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems without locks answer."""
 A_LINK, NOT_REGULAR = "it is a link", "it is not a regular file"
 
 
@@ -198,6 +201,35 @@ def open_regular(path: str | Path, flags: int, mode: int = FILE_MODE) -> int:
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+
+
+def is_locked(descriptor: int, without: bool = True) -> bool:
+    """Whether the lock on a file is ours now. The kernel gives it back when the last process with the file has ended.
+
+    Args:
+        descriptor: Open for writing, as NFS asks.
+        without: What is said on a file system that has no locks.
+
+    Raises:
+        OSError: The file system says no.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return without
+    return True
+
+
+def is_same(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _temporary(path: Path) -> Path:

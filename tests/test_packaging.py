@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 PACKAGES = ("hpc", "hydra_plugins")
-DATA = ("conf", "slurm_templates")
+DATA = ("conf", "images", "slurm_templates")
 FILES = (
     "run.py",
     "pyproject.toml",

@@ -1,12 +1,18 @@
-"""How often may a run begin again without a new checkpoint?"""
+"""How often may a run begin again without a new checkpoint?
+
+Whoever watches over the ranks writes down how each life has ended, and counts: the batch script, in the shell, or the
+queue of a machine, here. A life that nobody watches over, as in a terminal, counts those before it when it begins.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from hpc.config import Settings
 from hpc.errors import NoProgressError
 from hpc.run.journal import read_journal_and_parts
-from hpc.run.lives import Life, lives, lives_without_progress
+from hpc.run.lives import Life, commits, ends_in_a_row, lives, lives_without_progress
+from hpc.slurm.why import CRASH
 
 
 def check_progress(directory: Path, most: int) -> None:
@@ -27,6 +33,34 @@ def check_progress(directory: Path, most: int) -> None:
             f"checkpoint, the last of which {_ending(idle)}: look at its journal/ and failures/, then raise the limit "
             "to go on."
         )
+
+
+def spent(directory: Path, budget: str, settings: Settings) -> str:
+    """Which setting says that a run does not go on after a life which has just ended; "" where it does.
+
+    Args:
+        directory: The run directory; its journal does not tell of this end yet.
+        budget: What the end counts as: a crash, or a life.
+        settings: Its own.
+
+    Raises:
+        LoadError: The journal cannot be read.
+    """
+    before = ends_in_a_row(read_journal_and_parts(directory))
+    crashes = sum(end.budget == CRASH for end in before)
+    if budget == CRASH and crashes + 1 >= settings.launch.max_crashes:
+        return f"launch.max_crashes={settings.launch.max_crashes} is reached without a new checkpoint"
+    most = settings.runtime.max_lives_without_progress
+    return f"runtime.max_lives_without_progress={most} is reached" if len(before) + 1 >= most else ""
+
+
+def commits_so_far(directory: Path) -> int:
+    """How many checkpoints a run has completed in all its lives, those of its folds and phases included.
+
+    Raises:
+        LoadError: The journal cannot be read.
+    """
+    return commits(read_journal_and_parts(directory))
 
 
 def _ending(idle: list[Life]) -> str:

@@ -11,6 +11,8 @@ VERBS = {
     "checkpoint": "hpc.cli.checkpoint:checkpoint_command",
     "completion": "hpc.cli.completion:completion_command",
     "diff": "hpc.cli.diff:diff_command",
+    "doctor": "hpc.cli.doctor:doctor_command",
+    "image": "hpc.cli.image:image_command",
     "init": "hpc.cli.init:init_command",
     "logs": "hpc.cli.logs:logs_command",
     "ls": "hpc.cli.ls:ls_command",

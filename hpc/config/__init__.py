@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpc.config.schema import (
         CheckpointOptions,
         Cluster,
+        Container,
         Experiment,
         Hardware,
         Launch,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointOptions",
     "Cluster",
+    "Container",
     "Experiment",
     "Hardware",
     "Launch",

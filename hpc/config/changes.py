@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAY_CHANGE = ("hardware", "cluster", "launch", "strategy", "runtime", "checkpoint")
+MAY_CHANGE = ("hardware", "cluster", "container", "launch", "strategy", "runtime", "checkpoint")
 """A run may go on elsewhere, on more or fewer nodes, divided in another way; what else changes makes another run."""
 MUST_STAY = ("strategy.precision", "strategy.accumulation_steps", "runtime.deterministic")
 """Of those sections, what the numbers depend on."""

@@ -13,8 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
+    CONTAINER_RUNTIMES,
     CheckpointOptions,
     Cluster,
+    Container,
     Experiment,
     Hardware,
     Launch,
@@ -27,6 +29,8 @@ from hpc.errors import ConfigurationError
 
 DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -64,13 +68,16 @@ def register_schema() -> None:
     sections = {
         "hardware": Hardware,
         "cluster": Cluster,
+        "container": Container,
         "strategy": StrategyOptions,
         "runtime": RuntimeOptions,
         "checkpoint": CheckpointOptions,
         "launch": Launch,
         "experiment": Experiment,
     }
-    schema = OmegaConf.create({**sections, "run_dir": DATED, "seed": Settings.seed})
+    # A project of one's own need not name the group to choose from it on the command line.
+    groups = ["_self_", {"container": "auto"}]
+    schema = OmegaConf.create({"defaults": groups, **sections, "run_dir": DATED, "seed": Settings.seed})
     ConfigStore.instance().store(name="hpc_schema", node=schema, provider="hpc")
 
 
@@ -95,10 +102,26 @@ def _wrong_together(settings: Settings) -> str:
     return (
         _wrong_hardware(settings.hardware)
         or _wrong_cluster(settings.cluster, settings.hardware)
+        or _wrong_container(settings.container, settings.cluster)
+        or _wrong_packing(settings)
         or _wrong_strategy(settings.strategy)
         or _wrong_checkpoint(settings.checkpoint)
         or _wrong_experiment(settings.experiment)
     )
+
+
+def _wrong_packing(settings: Settings) -> str:
+    """Points that share a job have a share of one node each, which must be known."""
+    hardware, count = settings.hardware, settings.launch.per_job
+    options = [name for name, value in settings.cluster.sbatch.items() if name.startswith("gpus") and value]
+    reason = ""
+    if hardware.nodes > 1:
+        reason = f"hardware.nodes is {hardware.nodes}, and points share one node"
+    elif hardware.memory_gb == 0:
+        reason = "hardware.memory_gb is 0, which is all of the node's memory for one of them"
+    elif options:
+        reason = f"cluster.sbatch asks for GPUs with {options[0]}, of which no share is known"
+    return f"launch.per_job must be 1 for these points, but is {count}: {reason}." if reason and count > 1 else ""
 
 
 def _wrong_hardware(hardware: Hardware) -> str:
@@ -112,7 +135,7 @@ def _wrong_hardware(hardware: Hardware) -> str:
 
 def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
     seconds = hardware.time_limit_minutes * 60
-    if cluster.grace_seconds >= seconds:
+    if cluster.grace_seconds is not None and cluster.grace_seconds >= seconds:
         return (
             f"cluster.grace_seconds must be below the time limit (hardware.time_limit_minutes={seconds // 60} is "
             f"{seconds} s), but is {cluster.grace_seconds}: the run would stop before its first step."
@@ -124,7 +147,38 @@ def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
             return f"cluster.environment.{name} must be a text, but is a {type(cluster.environment[name]).__name__}."
     if not all(map(_is_text, (*cluster.environment.values(), *cluster.srun, *cluster.setup))):
         return "cluster.environment, cluster.srun and cluster.setup must be text without null characters."
-    return _wrong_gres(cluster.gres)
+    return _wrong_gres(cluster.gres) or _wrong_rules(cluster)
+
+
+def _wrong_rules(cluster: Cluster) -> str:
+    """A preset that somebody has written is checked like any other setting."""
+    for section, rules in (("required", cluster.required), ("forbidden", cluster.forbidden)):
+        for name, rule in rules.items():
+            if not OPTION.fullmatch(name):
+                return f"cluster.{section} must have names of sbatch options such as gpus-per-node, but has {name!r}."
+            try:
+                re.compile(rule.matches or "")
+            except re.error as error:
+                return f"cluster.{section}.{name}.matches must be a regular expression, but is {rule.matches}: {error}."
+    if cluster.checked_on and not DATE.fullmatch(cluster.checked_on):
+        return f"cluster.checked_on must be a date such as 2026-11-23, but is {cluster.checked_on}."
+    return ""
+
+
+def _wrong_container(container: Container, cluster: Cluster) -> str:
+    if container.runtime == "auto" and container.image and not cluster.container:
+        return (
+            f"container must be one of {', '.join(CONTAINER_RUNTIMES)} beside container.image, but is auto, and "
+            "cluster.container does not say which of them this site has."
+        )
+    if not all(map(_is_text, (*container.mounts, *container.options))):
+        return "container.mounts and container.options must be text without null characters."
+    for mount in container.mounts:
+        source, *further = mount.split(":")
+        inside, flag, *_ = *further, "", ""
+        if len(further) > 2 or not source or (further and not inside.startswith("/")) or flag not in ("", "ro", "rw"):
+            return f"container.mounts must be SOURCE, SOURCE:/INSIDE or SOURCE:/INSIDE:ro, but has {mount!r}."
+    return ""
 
 
 def _is_text(text: str) -> bool:

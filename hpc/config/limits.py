@@ -54,10 +54,19 @@ def broken(options: Any, prefix: str = "") -> str:
     """
     for option in fields(options):
         value, key = getattr(options, option.name), f"{prefix}{option.name}"
-        wrong = broken(value, f"{key}.") if is_dataclass(value) else _broken_option(key, option, value)
+        wrong = _broken_sections(key, value) or _broken_option(key, option, value)
         if wrong:
             return wrong
     return ""
+
+
+def _broken_sections(key: str, value: Any) -> str:
+    """Of a section, or of those that a list or a mapping holds."""
+    if is_dataclass(value):
+        return broken(value, f"{key}.")
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    wrong = (broken(each, f"{key}.{name}.") for name, each in pairs if is_dataclass(each))
+    return next(filter(None, wrong), "")
 
 
 def choices(options: Any, name: str) -> tuple[str | int | bool | None, ...]:

@@ -14,6 +14,9 @@ from omegaconf import MISSING
 
 from hpc.config.limits import above, at_least, names_a_file, one_of, only_of, without
 
+CONTAINER_RUNTIMES = ("apptainer", "pyxis", "podman", "docker", "charliecloud")
+NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
+"""What a shell, or a runtime for containers, would not take as a part of one word."""
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -44,8 +47,42 @@ class Hardware:
 
 
 @dataclass
+class OptionRule:
+    """What a site says about one option of sbatch or srun."""
+
+    why: str = field(default=MISSING, metadata=without(""))
+    """The rule in words, as they follow a colon: "every job is charged to a project"."""
+    matches: str | None = field(default=None, metadata=without(""))
+    """A regular expression for the whole value: what is required must match it, only what matches it is forbidden."""
+
+
+@dataclass
+class SiteLimit:
+    """The most that a job may ask for in one partition or QOS; null is no limit.
+
+    Of several rows for one place the smallest that holds the job's nodes counts, so that large jobs may run longer.
+    """
+
+    partition: str | None = None
+    """null is every partition that no other row names."""
+    qos: str | None = None
+    """null is every QOS that no other row names."""
+    nodes: int | None = field(default=None, metadata=at_least(1))
+    time_limit_minutes: int | None = field(default=None, metadata=at_least(1))
+    submitted_jobs: int | None = field(default=None, metadata=at_least(1))
+    """Of one user, waiting or running; every task of an array is one."""
+
+
+@dataclass
 class Cluster:
     """Where: the scheduler and what this site wants to be told."""
+
+    site: str = ""
+    """What people call it; sentences about its rules begin with it."""
+    source: str = ""
+    """Where its rules are written down."""
+    checked_on: str = ""
+    """The date of the copy of `source` that was read, as 2026-11-23: the policies of sites change."""
 
     scheduler: str = field(default="auto", metadata=one_of("auto", "local", "slurm"))
     """slurm, local, or auto: slurm where sbatch is on PATH, else local."""
@@ -65,13 +102,43 @@ class Cluster:
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int = field(default=120, metadata=at_least(1))
-    """How long before the time limit the run stops and saves; must exceed one step plus one save."""
+    grace_seconds: int | None = field(default=None, metadata=at_least(1))
+    """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
+    half of a short time limit, and longer where the run's own steps and saves are measured to need it."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
+    container: str | None = field(default=None, metadata=one_of(None, *CONTAINER_RUNTIMES))
+    """Which runtime for containers this site has: container.image alone is enough then."""
+    required: dict[str, OptionRule] = field(default_factory=dict)
+    """Options that this site must be told, by their names in sbatch: {account: {why: every job is charged}}."""
+    forbidden: dict[str, OptionRule] = field(default_factory=dict)
+    """Options that this site refuses."""
+    limits: list[SiteLimit] = field(default_factory=list)
+    """What the site says; what the controller knows is asked as well."""
     run_dir_writers: str = field(default="owner", metadata=one_of("owner", "group", "anyone"))
     """Who may write into run_dir, or into a directory above it, and so run code as you: nobody but you; its group, too,
     as in a project's shared directory; anyone, as where a file system has no users."""
+
+
+@dataclass
+class Container:
+    """In what: an image that the ranks run in. The batch script, and what it asks of Slurm, stay outside."""
+
+    runtime: str = field(default="auto", metadata=one_of("auto", "none", *CONTAINER_RUNTIMES))
+    """Who starts the container on the nodes; auto: none without an image, cluster.container with one."""
+    image: str | None = field(default=None, metadata=without(NO_WORD))
+    """A file or directory that all nodes see, or a name in a registry; None with a runtime: pytorch/pytorch with the
+    installed version of torch."""
+    python: str = field(default="python3", metadata=without(NO_WORD))
+    """The interpreter inside, which imports hpc and what the training function needs."""
+    mounts: list[str] = field(default_factory=list)
+    """What else is seen inside: SOURCE, SOURCE:INSIDE or SOURCE:INSIDE:ro. The run directory, the working directory and
+    /tmp always are."""
+    gpus: str = field(default="auto", metadata=one_of("auto", "nvidia", "amd", "none"))
+    """Whose GPUs are made visible inside; auto: AMD's where hardware.gpu_type is called mi250 or the like, else
+    NVIDIA's, and none where no GPUs are asked for."""
+    options: list[str] = field(default_factory=list)
+    """Further options of the runtime's own command, or for pyxis of srun: ["--fakeroot"]."""
 
 
 @dataclass
@@ -139,6 +206,9 @@ class RuntimeOptions:
     """Appended to node names: `i` on systems whose fabric has its own names."""
     rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
     collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
+    hang_seconds: float | None = field(default=None, metadata=at_least(0))
+    """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
+    lets a run hang until its time limit."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 
@@ -179,12 +249,24 @@ class Launch:
     max_parallel: int | None = field(default=None, metadata=at_least(1))
     """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
     machine as many as its CPUs, memory and GPUs suffice for."""
+    per_job: int = field(default=1, metadata=at_least(1))
+    """So many points share a job of Slurm, on one node: each has the hardware that it asks for, and an end of its own.
+    On this machine points run side by side where they fit, whatever this is."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
+    max_crashes: int = field(default=3, metadata=at_least(1))
+    """A run that loses a rank or a node goes on by itself, until it did so often without a new checkpoint."""
+    retry_exceptions: bool = False
+    """Whether a run whose program fails with an exception goes on likewise; never where memory was short."""
+    exclude_failed_nodes: bool = True
+    """Slurm: whether the next attempt does without a node on which a rank was lost, where others are left."""
     ask_above_gpu_hours: float = field(default=10_000.0, metadata=above(0))
     """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
     yes: bool = False
     """Says so beforehand."""
+    force: bool = False
+    """A command that is typed once more begins all of its points anew; what they had is moved to earlier/. Else those
+    are submitted that are missing or have failed."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))
@@ -209,6 +291,7 @@ class Settings:
 
     hardware: Hardware = field(default_factory=Hardware)
     cluster: Cluster = field(default_factory=Cluster)
+    container: Container = field(default_factory=Container)
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)

@@ -18,6 +18,7 @@ from hpc.run.listing import is_sweep
 from hpc.run.point import Point
 from hpc.run.result import read_result
 from hpc.say import say
+from hpc.submit.container import check_no_container
 from hpc.submit.environment import user_environment
 
 __all__ = ["Place", "claimed", "place_for", "run"]
@@ -32,6 +33,7 @@ def place_for(points: Sequence[Point]) -> Place:
     """
     place = Place(this_machine(user_environment()), lease_directory(user_environment()))
     for point in points:
+        check_no_container(point.settings)
         demand_of(point.settings, place.machine)
         if GPU_VARIABLE in point.settings.cluster.environment:
             raise ConfigurationError(

@@ -1,8 +1,8 @@
 """Runs the points of a sweep on this machine, as many at once as fit, until each has come to an end.
 
-Exit codes mean what they mean on a cluster. 75 is a new attempt; any other code but 0 is a failure, which does not keep
-later points from running. A first stop of the queue lets every point save and starts no other; a second one ends all
-at once.
+What follows from the end of an attempt is what follows on a cluster: a new one after a stop that saved, and after a
+crash, within a budget. A point that failed does not keep later points from running. A first stop of the queue lets
+every point save and starts no other; a second one ends all at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
 from hpc.files import read_regular
 from hpc.launch.demand import Demand, demand_of, has_room, limit_of, most_at_once
+from hpc.launch.ending import Ending, ending
 from hpc.launch.leases import lease
 from hpc.launch.machine import Machine
 from hpc.launch.record import Record
@@ -25,10 +26,11 @@ from hpc.launch.relay import Relay
 from hpc.launch.running import Running
 from hpc.launch.signals import StopSignals
 from hpc.run.directory import RunDirectory
+from hpc.run.grace import first_grace_seconds
 from hpc.run.point import Point
 from hpc.run.queue import CANCELLED, FAILED, FINISHED, STOPPED, WAITING, QueueFiles, read_queue
 from hpc.say import error, say, warn
-from hpc.submit.options import site_options
+from hpc.slurm.why import CRASH
 
 POLL_SECONDS = 0.2
 BY_SIGNAL = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL))
@@ -153,40 +155,50 @@ class Queue:
                 self._ended(running, code)
 
     def _ended(self, running: Running, code: int) -> None:
-        point, state = running.point, self._state_after(running, code)
-        self._settle(point, code, state)
-        if state == WAITING:
-            self.waiting.insert(0, point)
-            say(f"Point {point.name} has saved its state and goes on in another attempt.")
-        elif state == FINISHED:
+        point, end = running.point, self._ending(running, code)
+        state = FINISHED if end is None else self._state_after(running, end)
+        self._settle(point, code if end is None else end.code, state)
+        if end is None:
             done = sum(each == FINISHED for each in self.states.values())
             say(f"Point {point.name} finished, {done} of {len(self.points)}.")
+        elif state == WAITING:
+            self.waiting.insert(0, point)
+            if end.verdict.budget == CRASH:
+                self._tell_what_failed(running)
+            say(f"Point {point.name} {end.verdict.phrase}, and goes on in another attempt.")
         elif state == FAILED:
-            self._explain(running, code)
+            self._explain(running, end)
         else:
             saved = "after saving" if code == EXIT_CONTINUE else f"with exit code {code}"
             warn(f"Point {point.name} {state} {saved}.")
 
-    def _state_after(self, running: Running, code: int) -> str:
-        is_ended_by_us = code == EXIT_CONTINUE or code in BY_SIGNAL
+    def _ending(self, running: Running, code: int) -> Ending | None:
+        """None where the point has finished."""
         if code == 0:
-            return FINISHED
+            return None
+        directory, settings = self.record.sweep / running.point.name, running.point.settings
+        is_told_to_end = running.is_cancelled or bool(self.stops)
+        return ending(directory, running.job, settings, code, is_told_to_end, running.is_out_of_time)
+
+    def _state_after(self, running: Running, end: Ending) -> str:
+        is_ended_by_us = end.code == EXIT_CONTINUE or end.code in BY_SIGNAL
         if is_ended_by_us and (running.is_cancelled or self.stops):
             return CANCELLED if running.is_cancelled else STOPPED
-        if code != EXIT_CONTINUE:
-            return FAILED
-        return WAITING if _comes_back(running.point) else STOPPED
+        return WAITING if end.goes_on else FAILED
 
-    def _explain(self, running: Running, code: int) -> None:
-        """What the rank that failed first has written down, and where there is more."""
+    def _tell_what_failed(self, running: Running) -> None:
+        """What is known of the rank that failed first."""
         directory = RunDirectory(self.record.sweep / running.point.name)
-        for path in directory.failures.glob(f"*{running.job}*"):
+        for path in directory.failures.glob(f"*{running.job}*.txt"):
             with contextlib.suppress(OSError):  # what follows tells where the logs are
                 error(read_regular(path).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
-        limit = running.point.settings.hardware.time_limit_minutes
-        why = f", because hardware.time_limit_minutes={limit} was over" if running.is_out_of_time else ""
+
+    def _explain(self, running: Running, end: Ending) -> None:
+        """Why the point has failed, and where there is more."""
+        self._tell_what_failed(running)
         logs = shlex.quote(str(QueueFiles(self.record.sweep).log(running.job)))
-        error(f"Point {running.point.name} ended with exit code {code}{why}; its log: {logs}")
+        limit = f", and {end.limit}" if end.limit else ""
+        error(f"Point {running.point.name} ended with exit code {end.code}{limit}; its log: {logs}")
 
     def _stop(self, received: set[int]) -> None:
         """The first stop is passed on as it came; SIGHUP only is no second one, because it follows others by itself."""
@@ -199,7 +211,8 @@ class Queue:
             elif signal.SIGINT in received:
                 running.signal(signal.SIGINT)
             else:
-                running.end(running.point.settings.cluster.grace_seconds)
+                settings = running.point.settings
+                running.end(first_grace_seconds(settings.cluster, settings.hardware))
         if self.stops == 1 and self.running:
             with_terminal = "; Ctrl-C again ends them at once" if signal.SIGINT in received else ""
             warn(f"Stopping: {len(self.running)} point(s) save and end{with_terminal}.")
@@ -229,10 +242,3 @@ class Queue:
         if self.stops and not is_done:
             warn("Stopped; the same command goes on from here.")
         return failed[0] if failed else 0 if is_done else EXIT_CONTINUE
-
-
-def _comes_back(point: Point) -> bool:
-    """Whether 75 means another attempt, as `--requeue` and `--no-requeue` say it to sbatch."""
-    cluster = point.settings.cluster
-    options = site_options(cluster)
-    return "no-requeue" not in options and ("requeue" in options or "requeue" not in cluster.sbatch)

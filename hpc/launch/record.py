@@ -6,8 +6,6 @@ a killed one begins when the last rank of that one has ended.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shlex
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import ConfigurationError
-from hpc.files import PRIVATE_MODE, open_regular, read_regular
+from hpc.files import PRIVATE_MODE, is_locked, open_regular, read_regular
 from hpc.run.directory import not_writable
 from hpc.run.ownership import make_private
 from hpc.run.processes import this_process
@@ -26,8 +24,6 @@ from hpc.run.submissions import newest_attempts
 from hpc.say import say, warn
 
 POLL_SECONDS = 0.2
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What file systems without locks answer."""
 
 
 class Record:
@@ -94,7 +90,7 @@ def claim(sweep: Path) -> Record:
         make_private(files.directory)
         make_private(files.log("").parent)
         descriptor = open_regular(files.record, os.O_RDWR | os.O_APPEND | os.O_CREAT, PRIVATE_MODE)
-        while not _locked(descriptor):
+        while not is_locked(descriptor):  # without locks only checkpoints' own fence is left
             _refuse_second(sweep, read_queue(sweep))
             if not is_told:
                 is_told = True
@@ -105,18 +101,6 @@ def claim(sweep: Path) -> Record:
     except OSError as error:
         raise not_writable(Path(error.filename or files.record), error) from error
     return Record(sweep, descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether the lock is ours now; on a file system without locks it is, and only checkpoints' own fence is left."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
 
 
 def _refuse_second(sweep: Path, queue: LocalQueue | None) -> None:

@@ -109,17 +109,19 @@ class Diverged(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A rank failed before any other rank of its attempt did.
+    """A rank failed, and when it did no other rank had said that it is the cause. See `hpc.attempt.report`.
 
     Args:
         rank: Which one.
         code: The exit code it leaves with.
-        reason: The last line of its traceback, or its sentence.
+        reason: Its sentence, or its exception in one line.
+        is_echo: Whether it failed because another rank had gone.
     """
 
     rank: int
     code: int
     reason: str = ""
+    is_echo: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,25 @@ class Finished(Event):
     """The training function has returned on every rank; `value` is what `hpc.run.result.kept` keeps of rank 0's."""
 
     value: Any = None
+
+
+@dataclass(frozen=True)
+class Ended(Event):
+    """All ranks of a life are gone; whoever watches over them tells it: the batch script, or the queue of a machine.
+
+    Args:
+        code: The exit code of its ranks.
+        verdict: Why, as slurm_templates/verdicts.sh names it.
+        follows: again, already, or nothing.
+        budget: What it counts as: crash, life, or nothing.
+        commits: How many checkpoints the run has completed in all its lives, those of its folds and phases included.
+    """
+
+    code: int
+    verdict: str
+    follows: str
+    budget: str
+    commits: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +174,7 @@ NAMES: dict[str, type[Event]] = {
     "failed": Failed,
     "closed": Closed,
     "finished": Finished,
+    "ended": Ended,
     "verified": Verified,
 }
 """What each kind is called in a line of the journal. A name never changes its meaning."""
@@ -197,9 +219,10 @@ def _number(value: Any) -> Any:
     return value
 
 
-_int, _str, _list, _dict = _of(int), _of(str), _of(list), _of(dict)
+_bool, _int, _str, _list, _dict = _of(bool), _of(int), _of(str), _of(list), _of(dict)
 _CHECKS: dict[Any, Callable[[Any], Any]] = {
     "Any": lambda value: value,
+    "bool": _bool,
     "float": _number,
     "int": _int,
     "str": _str,

@@ -2,6 +2,7 @@
 
     journal/<attempt>.jsonl           what rank 0 of an attempt told
     journal/<attempt>.rank_3.jsonl    what rank 3 told, where it failed first
+    journal/ended.jsonl               how every life has ended, as told by whoever watched over its ranks
 
 Each file has one writer, because appending is not atomic on NFS. A directory of an older version has one journal.jsonl
 for all attempts, whose events name none; they are read as well.
@@ -20,8 +21,10 @@ from pathlib import Path
 from hpc.errors import LoadError, SaveError
 from hpc.files import append_text, make_directory, read_regular
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Event, Started, Verified, beginning, from_line, to_line
+from hpc.run.events import Ended, Event, Started, Verified, beginning, from_line, to_line
 
+ENDS = "ended.jsonl"
+"""Written by the epilogue of the batch script, too, in slurm_templates/."""
 JOURNAL, OLD_JOURNAL = RunDirectory(Path()).journal.name, RunDirectory(Path()).old_journal.name
 
 
@@ -46,12 +49,13 @@ class Journal:
             SaveError: It cannot be written.
         """
         line = to_line(replace(event, attempt=self.attempt, time=round(time.time(), 3)))
+        path = self.path.with_name(ENDS) if isinstance(event, Ended) else self.path
         try:
-            make_directory(self.path.parent)
-            append_text(self.path, line)
+            make_directory(path.parent)
+            append_text(path, line)
         except OSError as error:
             raise SaveError(
-                f"{self.path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
+                f"{path} must be a file that can be written, but is not: {error.strerror}; make room there, or "
                 "choose another run_dir."
             ) from error
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.run.events import Closed, Committed, Event, Failed, Finished, Resumed, Started, Stopped, Verified
+from hpc.run.events import Closed, Committed, Ended, Event, Failed, Finished, Resumed, Started, Stopped, Verified
 
 SECONDS_PER_HOUR = 3600.0
 PRIOR_HOURS = 24.0
@@ -48,8 +48,9 @@ class Life:
 
     @property
     def first_failure(self) -> Failed | None:
-        """What its first rank to fail told; None where none did, or none could tell."""
-        return next((event for event in self.events if isinstance(event, Failed)), None)
+        """What its first rank to fail told, and not an echo of that; None where none did, or none could tell."""
+        failed = [event for event in self.events if isinstance(event, Failed)]
+        return min(failed, key=lambda event: event.is_echo, default=None)
 
     @property
     def is_done(self) -> bool:
@@ -88,6 +89,25 @@ def lives_without_progress(past: Sequence[Life]) -> list[Life]:
         if life.committed_step is not None or life.is_done:
             break
         found += [life] if life.has_started else []
+    return found[::-1]
+
+
+def commits(events: Iterable[Event]) -> int:
+    """How many checkpoints were completed."""
+    return sum(isinstance(event, Committed) for event in events)
+
+
+def ends_in_a_row(events: Iterable[Event]) -> list[Ended]:
+    """The newest ends since the newest checkpoint, and since the last one after which nothing followed.
+
+    The epilogue of the batch script counts likewise, where Python may be missing.
+    """
+    events, found = list(events), list[Ended]()
+    now = commits(events)
+    for event in sorted((each for each in events if isinstance(each, Ended)), key=lambda each: -each.time):
+        if event.commits != now or event.follows == "nothing":
+            break
+        found.append(event)
     return found[::-1]
 
 

@@ -16,10 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from hpc.config.secrets import masked
 from hpc.errors import ConfigurationError
-from hpc.files import create, flush_directory, make_directory, replace_text
+from hpc.failpoints import failpoint
+from hpc.files import flush_directory, is_locked, is_same, make_directory, open_regular, replace_text
 from hpc.run.code import Code
 from hpc.run.directory import not_writable
 from hpc.run.listing import FORMAT, POINTS_FILE, SWEEP_FILE, is_sweep
@@ -86,17 +88,22 @@ class Sweep:
         with _explained(self.directory), _taken_back() as made:
             made.extend([] if self.directory.is_dir() else make_directory(self.directory))
             self._check_ownership()  # others may have been faster than we where everybody may write
-            self._claim(lines, made)
-            made.extend(self.vault.write(self.directory))
-            if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
-                made.append(make_secret(self.directory))
-            self._write_code(made)
-            replace_text(self.directory / SWEEP_FILE, self._summary())
-            made.append(self.directory / SWEEP_FILE)
+            with self._claimed(made) as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+                flush_directory(self.directory)
+                failpoint("claimed", 0)
+                made.extend(self.vault.write(self.directory))
+                if self.points[0].name != ".":  # a run that nobody submits has ranks which find its directory too late
+                    made.append(make_secret(self.directory))
+                self._write_code(made)
+                replace_text(self.directory / SWEEP_FILE, self._summary())
+                made.append(self.directory / SWEEP_FILE)
         return made
 
     def write_or_continue(self) -> None:
-        """Create the directory, or go on with one that holds these points.
+        """Create the directory, or go on with one that holds these points, or the first of them.
 
         Raises:
             ConfigurationError: It holds other points, or cannot be written.
@@ -116,6 +123,7 @@ class Sweep:
         with _explained(self.directory):
             self.vault.write(self.directory, besides=Vault.read(self.directory))
             replace_text(self.directory / POINTS_FILE, lines)
+            failpoint("extended", 0)
             replace_text(self.directory / SWEEP_FILE, self._summary())
             self.vault.write(self.directory)
             self._write_code([])
@@ -127,25 +135,30 @@ class Sweep:
     def _check_ownership(self) -> None:
         check_ownership(self.directory, self.points[0].settings.cluster.run_dir_writers)
 
-    def _claim(self, lines: str, made: list[Path]) -> None:
+    @contextmanager
+    def _claimed(self, made: list[Path]) -> Iterator[IO[bytes]]:
+        """points.jsonl, empty and ours. One that a killed command has left without a sweep.json is taken over."""
         path = self.directory / POINTS_FILE
         try:
-            with create(path) as file:
-                made.append(path)
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            descriptor, is_left = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL), False
         except FileExistsError:
-            raise ConfigurationError(
-                f"run_dir must be a new directory, but {self.directory} holds a sweep already: choose another run_dir."
-            ) from None
-        flush_directory(self.directory)
+            descriptor, is_left = open_regular(path, os.O_RDWR), True
+        with os.fdopen(descriptor, "r+b") as file:
+            is_ours = is_locked(descriptor, without=not is_left) and is_same(descriptor, path)
+            if not is_ours or is_sweep(self.directory):
+                raise ConfigurationError(
+                    f"run_dir must be a new directory, but {self.directory} holds a sweep already: "
+                    "choose another run_dir."
+                )
+            made.append(path)
+            file.truncate()
+            yield file
 
     def _changed_keys(self) -> list[str]:
         before = load_sweep(self.directory).points
-        if len(before) != len(self.points):
+        if [point.name for point in before] != [point.name for point in self.points[: len(before)]]:
             return ["the number of points"]
-        pairs = zip(before, self.points, strict=True)
+        pairs = zip(before, self.points, strict=False)
         from hpc.config import forbidden_changes  # deferred, as above
 
         both = ((masked(old.config), masked(new.config)) for old, new in pairs)  # a secret may be a new one

@@ -82,13 +82,15 @@ def shared_secret(world: World, environ: Mapping[str, str], sweep: Path | None =
 
 
 def make_secret(directory: Path) -> Path:
-    """Make a sweep's secret; returns the file.
+    """Make a sweep's secret; returns the file. One that a killed command has left is replaced.
 
     Raises:
         ConfigurationError: The file system lets others read it.
-        OSError: It cannot be made, or is there already.
+        OSError: It cannot be made, or something else has its name.
     """
     path = directory / FILE
+    if os.path.lexists(path) and re.fullmatch(rb"[0-9a-f]{0,64}\n?", _content(path)):
+        path.unlink()
     _make(path)
     try:
         _read(path)

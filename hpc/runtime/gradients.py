@@ -21,6 +21,8 @@ from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 from hpc.world import World
 
+_NOTHING = contextlib.nullcontext()
+
 
 class Gradients:
     """The part of a Runtime that the user's loop calls for each micro-batch."""
@@ -84,16 +86,16 @@ class Gradients:
         Raises:
             ConfigurationError: An argument is not a model, or a size is given inside `steps` or `epochs`.
         """
-        wrong = next((model for model in models if not isinstance(model, torch.nn.Module)), None)
-        if wrong is not None:
-            raise ConfigurationError(f"runtime.accumulate takes models, or size=..., but got {wrong!r}.")
+        for model in models:
+            if not isinstance(model, torch.nn.Module):
+                raise ConfigurationError(f"runtime.accumulate takes models, or size=..., but got {model!r}.")
         if self._boundary is not None and self._boundary.loop is not None:
             if size is not None:
                 raise ConfigurationError(
                     "runtime.accumulate takes a size in a loop of one's own only, because runtime.steps knows how "
                     f"many micro-batches a window has, but got size={size}: leave it out."
                 )
-            return contextlib.nullcontext()
+            return _NOTHING
         if self.window.is_last:
             self.precision.close_window()
         self.window.begin(size or self.window.size)

@@ -194,8 +194,8 @@ class Stepping:
             raise ConfigurationError(
                 "runtime.log needs a step to belong to: call it inside the loop over runtime.steps, or after it."
             )
-        noted = {**(values or {}), **named}
-        if "step" in noted or step not in (None, self.step):
+        noted = {**values, **named} if values else named
+        if "step" in noted or (step is not None and step != self.step):
             raise ConfigurationError(
                 f"runtime.log notes values of step {self.step}, which is the `step` of their row, but got step="
                 f"{noted.get('step', step)}: leave it out, or give the value another name."

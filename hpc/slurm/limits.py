@@ -40,13 +40,14 @@ def own_name() -> str:
         return str(os.getuid())
 
 
-def room(user: str, qos: str | None = None, clusters: str | None = None) -> Room:
+def room(user: str, qos: str | None = None, clusters: str | None = None, most: int | None = None) -> Room:
     """Ask for the limits, and for what is in the queue already.
 
     Args:
         user: Whose jobs they are.
         qos: As asked for; None where the site chooses.
         clusters: Other clusters than this one, as --clusters names them.
+        most: How many jobs of one user the preset of the site allows; None where it does not say.
     """
     there = [f"--clusters={clusters}"] if clusters else []
     config = _answer(["scontrol", *there, "show", "config"])
@@ -56,6 +57,8 @@ def room(user: str, qos: str | None = None, clusters: str | None = None) -> Room
     if re.search(r"^AccountingStorageType\s*=\s*accounting_storage/slurmdbd", config, re.MULTILINE):
         most = min(_submit_limits(user, qos), default=None)
         lefts += [] if most is None else [(most - _queued(there, [f"--user={user}"]), f"MaxSubmitJobs={most}")]
+    if most is not None:
+        lefts += [(most - _queued(there, [f"--user={user}"]), f"cluster.limits: submitted_jobs={most}")]
     jobs, limit = min(lefts, default=(None, ""))
     return Room(size, None if jobs is None else max(0, jobs), limit)
 

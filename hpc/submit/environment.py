@@ -33,7 +33,7 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
         options: Names of sbatch options that the script sets: their SBATCH_ variables would win over it.
     """
     inside = "SLURM_JOB_ID" in environ
-    set_already = {name for option in options for name in _variables(option)}
+    set_already = {name for option in options for name in variables_of(option)}
     return {
         name: value
         for name, value in environ.items()
@@ -63,5 +63,6 @@ def scrubbed_process(options: Iterable[str] = ()) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _variables(option: str) -> tuple[str, ...]:
+def variables_of(option: str) -> tuple[str, ...]:
+    """The environment variables that sbatch takes for an option of this name."""
     return (f"SBATCH_{option.upper().replace('-', '_')}", *OTHER_NAMES.get(option, ()))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.paths import TEMPLATE_DIR
 from hpc.run.code import Code
 
 
-def interpreter(sweep_directory: Path, code: Code | None) -> str:
+def interpreter(sweep_directory: Path, code: Code | None, python: Sequence[str] = (sys.executable,)) -> str:
     """The words of a shell command before `-m MODULE`.
 
     They hold a short program and the archive's digest, so that nothing is trusted which lies on a disk until the job
@@ -19,9 +20,9 @@ def interpreter(sweep_directory: Path, code: Code | None) -> str:
     Args:
         sweep_directory: Where the archive lies.
         code: The submitted code; None where jobs import what lies there when they start.
+        python: How Python itself is started.
     """
-    python = shlex.quote(sys.executable)
     if code is None or not code.tree:
-        return python
+        return shlex.join(python)
     program = (TEMPLATE_DIR / "enter.py").read_text()
-    return shlex.join([sys.executable, "-u", "-c", program, str(sweep_directory / code.name), code.digest])
+    return shlex.join([*python, "-u", "-c", program, str(sweep_directory / code.name), code.digest])

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.grace import first_grace_seconds
 from hpc.run.ownership import make_private
-from hpc.submit.environment import user_environment
-from hpc.submit.interpreter import interpreter
-from hpc.submit.once import is_unsure, number_of, sent_once
+from hpc.submit import pack, worker
+from hpc.submit.answer import number_of
 from hpc.submit.options import site_options
-from hpc.submit.plan import Plan, asked_clusters
+from hpc.submit.plan import Plan, Retries
 from hpc.submit.variables import exports, write_secrets
 
 PAYLOAD = "hpc.submit.payload"
@@ -36,11 +35,13 @@ class _Executor(SlurmExecutor):
 
     Args:
         plan: Whose tasks it starts.
+        begins: Told the script's file before sbatch is.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(folder=plan.log_directory, python=interpreter(plan.sweep_directory, plan.code))
-        self.writers = plan.cluster.run_dir_writers
+    def __init__(self, plan: Plan, begins: Callable[[Path], object]) -> None:
+        super().__init__(folder=plan.log_directory, python=worker.command(plan))
+        self.writers, self.begins = plan.cluster.run_dir_writers, begins
+        self.is_packed = plan.per_job > 1
         self.sent: list[Path] = []
 
     @classmethod
@@ -49,6 +50,7 @@ class _Executor(SlurmExecutor):
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         self.sent.append(submission_file_path)
+        self.begins(submission_file_path)
         return ["sbatch", str(submission_file_path)]
 
     @staticmethod
@@ -57,21 +59,37 @@ class _Executor(SlurmExecutor):
 
     @property
     def _submitit_command_str(self) -> str:
+        return pack.COMMAND if self.is_packed else self.worker
+
+    @property
+    def worker(self) -> str:
+        """What srun starts for each rank."""
         return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point" {self.writers}'
 
 
-def executor(plan: Plan) -> _Executor:
+def executor(plan: Plan, begins: Callable[[Path], object] = lambda _: None) -> _Executor:
     """A submitit executor whose script is the plan's."""
-    result = _Executor(plan)
-    result.update_parameters(**_parameters(plan))
-    if len(plan.points) > 1:
-        result.parameters["map_count"] = len(plan.points)
+    result = _Executor(plan, begins)
+    parameters = _parameters(plan)
+    if plan.per_job > 1:
+        ranks = pack.setup(plan.per_job, parameters["srun_args"], result.worker)
+        parameters |= {"setup": [*parameters["setup"], *ranks], "teardown": pack.teardown(parameters["teardown"])}
+        parameters |= {"use_srun": False, "srun_args": None}
+    result.update_parameters(**parameters)
+    if plan.jobs > 1:
+        result.parameters["map_count"] = plan.jobs
     return result
 
 
 def options(plan: Plan) -> frozenset[str]:
     """Names of the sbatch options that the script sets."""
-    return frozenset(re.findall(r"^#SBATCH --([\w-]+)", script(plan), re.MULTILINE))
+    return frozenset(asked_options(plan))
+
+
+def asked_options(plan: Plan) -> dict[str, str]:
+    """The sbatch options that the script sets, and their values; "" where one has none."""
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script(plan), re.MULTILINE)
+    return {name: " ".join(shlex.split(value)) for name, value in found}
 
 
 def script(plan: Plan) -> str:
@@ -80,26 +98,22 @@ def script(plan: Plan) -> str:
     return str(source._make_submission_file_text(source._submitit_command_str, uid=""))
 
 
-def send_script(plan: Plan) -> str:
+def send_script(plan: Plan, begins: Callable[[Path], object]) -> str:
     """Hand it to sbatch; returns the id that squeue shows, of the array or of the one job.
 
+    Args:
+        plan: What is sent.
+        begins: Told the script's file before sbatch is; no other script has its name.
+
     Raises:
-        FailedJobError, FailedSubmissionError: sbatch refused it, or said something else than an id.
-        SubmissionError: sbatch gave up waiting, and Slurm does not say whether it has the job.
+        FailedJobError, FailedSubmissionError: sbatch failed, or said something else than an id.
         OSError: The script cannot be written into the plan's log directory.
     """
-    source = executor(plan)
+    source = executor(plan, begins)
     make_private(plan.log_directory)
     write_secrets(plan)
-    try:
-        with narrow_umask():
-            job_id = str(source._submit_command(source._submitit_command_str).job_id)
-    except FailedJobError as error:
-        if not is_unsure(str(error)):
-            raise
-        (path,) = source.sent
-        job_id = sent_once(path, asked_clusters(plan, user_environment()))
-        path.replace(plan.log_directory / f"{job_id}_submission.sh")
+    with narrow_umask():
+        job_id = str(source._submit_command(source._submitit_command_str).job_id)
     for link in source.sent:  # to a file that has the job's number by now; sites count inodes
         link.unlink(missing_ok=True)
     return job_id
@@ -108,6 +122,9 @@ def send_script(plan: Plan) -> str:
 def _parameters(plan: Plan) -> dict[str, Any]:
     hardware, cluster = plan.hardware, plan.cluster
     further: dict[str, str | bool] = {"comment": plan.sweep_directory.name, **site_options(cluster)}
+    if plan.waits_for:
+        own = further.get("dependency")
+        further["dependency"] = ",".join([f"afterany:{':'.join(plan.waits_for)}", *([str(own)] if own else [])])
     if "requeue" not in cluster.sbatch and "no-requeue" not in further:
         further["requeue"] = True
     return {
@@ -122,7 +139,7 @@ def _parameters(plan: Plan) -> dict[str, Any]:
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "signal_delay_s": cluster.grace_seconds,
+        "signal_delay_s": first_grace_seconds(cluster, hardware),
         "array_parallelism": plan.parallel_points,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default wckey is refused by sites that check it (submitit#1632)
@@ -133,9 +150,9 @@ def _parameters(plan: Plan) -> dict[str, Any]:
     }
 
 
-def asked_gres(plan: Plan) -> str | None:
-    """What --gres says, or None where no GPUs are asked for, or are by other options."""
-    hardware, spelling = plan.hardware, plan.cluster.gres
+def asked_gres(plan: Plan, of_point: bool = False) -> str | None:
+    """What --gres says, of a job or of a point; None where no GPUs are asked for, or are by other options."""
+    hardware, spelling = (of_point and plan.of_point) or plan.hardware, plan.cluster.gres
     if not hardware.gpus_per_node or not spelling:
         return None
     if not hardware.gpu_type:
@@ -147,27 +164,31 @@ def _srun_arguments(plan: Plan) -> list[str]:
     """A dead rank ends the step; CPUs are said again because Slurm 22.05 and 23.02 do not hand them on."""
     cpus = plan.hardware.cpus_per_task
     inherited = [] if cpus is None else [f"--cpus-per-task={cpus}"]
-    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun]
+    share = pack.share(plan.of_point, asked_gres(plan, of_point=True)) if plan.per_job > 1 and plan.of_point else []
+    return ["--kill-on-bad-exit=1", *share, *inherited, *plan.cluster.srun, *worker.srun_options(plan)]
 
 
 def _setup(plan: Plan) -> list[str]:
     return [
-        *exports(plan, _python_path()),
+        *exports(plan, worker.python_path(plan)),
         f"hpc_sweep={shlex.quote(str(plan.sweep_directory))}",
+        f"hpc_call={plan.number}",
         f"hpc_points=({shlex.join(plan.points)})",
+        *_retries(plan.retries),
         *plan.cluster.setup,
         *_template("prologue.sh"),
+        *_template("verdicts.sh"),
+        *worker.setup(plan),
     ]
 
 
-def _python_path() -> str:
-    """Where the task imports from, besides the interpreter's own: this directory, and what this command has.
-
-    This directory comes first whether or not it is on sys.path, so that `hpc run` and `python run.py` send the same.
-    """
-    installed = (sys.prefix, sys.base_prefix)
-    here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
-    return ":".join(str(entry) for entry in dict.fromkeys(here) if not any(map(entry.is_relative_to, installed)))
+def _retries(retries: Retries) -> list[str]:
+    """What the epilogue goes by; a switch that is off is empty."""
+    switches = {"retry_exceptions": retries.exceptions, "exclude_failed_nodes": retries.exclude_nodes}
+    return [
+        f"hpc_max_crashes={retries.max_crashes} hpc_max_lives={retries.max_lives}",
+        " ".join(f"hpc_{name}={1 if is_on else ''}" for name, is_on in switches.items()),
+    ]
 
 
 def _template(name: str) -> list[str]:

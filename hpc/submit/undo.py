@@ -8,15 +8,42 @@ from __future__ import annotations
 
 import re
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpc.errors import ConfigurationError
-from hpc.run.ownership import make_private
+from hpc.files import make_directory
+from hpc.run.directory import not_writable
+from hpc.run.listing import is_sweep
+from hpc.run.ownership import check_ownership, make_private
 from hpc.run.points import Sweep, remove_made
+from hpc.run.submissions import SUBMISSIONS_FILE
 
 UNSENT = re.compile(r"\.?submission_file_[0-9a-f]{32}\.sh|environment_[0-9a-f]{16}\.sh")
 """What has no number of a job in its name: submitit's files before sbatch has told it (submitit 1.5), and secrets."""
+
+
+@contextmanager
+def directory_of(sweep: Sweep) -> Iterator[list[Path]]:
+    """A sweep's directory; what of it was made, from the top down. Without a sweep in it at the end, it goes again.
+
+    Raises:
+        ConfigurationError: It cannot be written, or others can write there.
+    """
+    directory = sweep.directory
+    check_ownership(directory, sweep.points[0].settings.cluster.run_dir_writers)
+    made: list[Path] = []
+    try:
+        made += [] if directory.is_dir() else make_directory(directory)
+        yield made
+    except OSError as error:
+        remove_made(made)
+        raise not_writable(directory, error) from error
+    except BaseException:
+        if not is_sweep(directory):
+            remove_made(made)
+        raise
 
 
 class Made:
@@ -25,11 +52,18 @@ class Made:
     Args:
         sweep: Its directory was not looked at yet.
         logs: submitit's directory.
+        above: Directories that were made for it.
     """
 
-    def __init__(self, sweep: Sweep, logs: Path) -> None:
-        self.logs = logs
-        self.paths = sweep.write()
+    def __init__(self, sweep: Sweep, logs: Path, above: list[Path]) -> None:
+        self.directory, self.logs = sweep.directory, logs
+        record = sweep.directory / SUBMISSIONS_FILE
+        ours = [] if record.stat().st_size else [record]
+        try:
+            self.paths = [*above, *ours, *sweep.write()]
+        except BaseException:
+            remove_made(ours)
+            raise
         self.mode: int | None = None
         self.before: set[str] = set()
         try:

@@ -21,6 +21,7 @@ from hpc.run.secret import Secret
 from hpc.run.stored import open_sweep
 from hpc.run.vault import SECRETS_FILE, Vault
 from hpc.say import fail, phase, say, set_up, warn
+from hpc.submit.container import check_no_container
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
 from hpc.task.outside import warn_of_code_outside
@@ -62,6 +63,7 @@ def run_here(point: Point) -> None:
     """
     prepare_process()
     settings = point.settings
+    check_no_container(settings)
     explanation = explain_process(settings.runtime.launcher)
     world = explanation.world
     set_up(world.rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from hpc.config import Profile
 from hpc.files import make_directory, narrow_umask
 from hpc.run.directory import RunDirectory
 
-NEVER = -1
+NEVER = sys.maxsize
 
 
 class ProfilerWindow:
@@ -34,6 +35,8 @@ class ProfilerWindow:
 
     def after(self, step: int) -> None:
         """Begin or end profiling; call it after each step, with the number of steps done."""
+        if step > self.next_step:
+            self.next_step = NEVER  # this life began behind it
         if step != self.next_step:
             return
         if self._profile is None:

@@ -128,18 +128,14 @@ def test_a_second_interrupt_ends_all_at_once(new_sweep: NewSweep) -> None:
     assert not any(is_alive(each[name]) for each in told for name in ("pid", "child"))
 
 
-def test_a_point_that_saved_goes_on_unless_requeueing_is_off(new_sweep: NewSweep) -> None:
+def test_a_point_that_saved_goes_on(new_sweep: NewSweep) -> None:
     sweep = new_sweep()
     sweep.start(1)
     os.kill(sweep.told(0)["pid"], signal.SIGTERM)
     sweep.order(0, attempt=2)
     code, output = sweep.end()
     assert (code, sweep.states, sweep.queue.points["0"].attempt) == (0, [FINISHED], 2)
-    assert "Point 0 has saved its state and goes on in another attempt." in output
-    once = new_sweep("once")
-    once.start(1, cluster={"sbatch": {"requeue": False}})
-    os.kill(once.told(0)["pid"], signal.SIGTERM)
-    assert (once.end()[0], once.states) == (75, [STOPPED])
+    assert "Point 0 saved its state, and goes on in another attempt." in output
 
 
 def test_the_time_limit_is_that_of_an_attempt(new_sweep: NewSweep) -> None:
@@ -163,15 +159,39 @@ def test_a_killed_queue_takes_its_ranks_along_and_the_same_command_goes_on(new_s
     assert (sweep.end()[0], sweep.states) == (0, [FINISHED] * 2)
 
 
-def test_a_killed_controller_takes_its_ranks_along_and_is_a_failure(new_sweep: NewSweep) -> None:
+def test_a_killed_controller_takes_its_ranks_along_and_that_is_a_crash(new_sweep: NewSweep) -> None:
     sweep = new_sweep()
     sweep.start(1, deaf=True)
     pid = sweep.told(0)["pid"]
     controller = sweep.queue.points["0"].process
     assert controller is not None
     os.kill(controller.pid, signal.SIGKILL)
-    assert (sweep.end()[0], sweep.states) == (137, [FAILED])
+    sweep.order(0, attempt=2)
+    code, output = sweep.end()
+    assert (code, sweep.states) == (0, [FINISHED])
+    assert "Point 0 lost a rank to a signal, and goes on in another attempt." in output
     wait_for(lambda: not is_alive(pid), "the rank has ended")
+
+
+def test_a_point_that_crashes_again_and_again_ends_unless_it_was_told_to_begin_anew(new_sweep: NewSweep) -> None:
+    sweep = new_sweep()
+    for first in (1, 3):
+        sweep.start(1, {"max_crashes": 2})
+        for attempt in (first, first + 1):
+            os.kill(sweep.told(0, attempt)["pid"], signal.SIGKILL)
+        code, output = sweep.end()
+        assert (code, sweep.states) == (76, [FAILED]), output
+        assert "Point 0 ended with exit code 76, and launch.max_crashes=2 is reached without a new" in output
+
+
+def test_an_exception_is_retried_where_that_was_asked_for(new_sweep: NewSweep) -> None:
+    sweep = new_sweep()
+    sweep.start(1, {"retry_exceptions": True})
+    sweep.order(0, code=3)
+    sweep.order(0, attempt=2)
+    code, output = sweep.end()
+    assert (code, sweep.states) == (0, [FINISHED])
+    assert "Point 0 ended with an exit code of its program's own, and goes on in another attempt." in output
 
 
 def test_a_detached_queue_needs_no_terminal_and_is_the_only_one(new_sweep: NewSweep) -> None:

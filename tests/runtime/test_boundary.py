@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from hpc import Runtime
 from hpc.checkpoint.store import CheckpointStore
 from hpc.errors import ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly
+from hpc.runtime.boundary import Boundary
 from hpc.stop.requests import StopCause, stop_requests
 from tests.conftest import ROOT, clean_environment
 from tests.programs.jobs import Points
@@ -52,6 +54,21 @@ def saved(directory: Path) -> int:
 
 def weights(runtime: Runtime, model: nn.Module) -> torch.Tensor:
     return torch.cat([each.detach().flatten().clone() for each in runtime.unwrap(model).parameters()])
+
+
+def test_a_step_at_which_nothing_is_due_asks_nobody(tmp_path: Path) -> None:
+    """The price of a step is such a call, which no result shows; ranks compare notes by the clock, which is put off."""
+    settings = config(tmp_path, runtime={"device": "cpu", "log_every_steps": 20}, checkpoint={"every_steps": 1000})
+    steps: list[int] = []
+
+    def look(boundary: Boundary, is_last: bool) -> None:
+        steps.append(boundary.step)
+        original(boundary, is_last)
+
+    original = Boundary._look
+    with patch.object(Boundary, "_look", look), patch("hpc.stop.agreement.AGREEMENT_SECONDS", 1e6):
+        train(settings, 50)
+    assert steps == [1, 20, 40, 50]
 
 
 def train(settings: dict[str, Any], total: int, each: Callable[[Runtime], Any] = lambda _: None) -> torch.Tensor:

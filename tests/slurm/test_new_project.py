@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpc.run.submissions import newest_jobs
+from hpc.testing.cluster import SlurmCluster
 from tests.report.test_page import data_of
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

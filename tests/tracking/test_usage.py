@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hpc import Runtime, find_executable_batch_size
+from hpc.config import Profile
 from hpc.errors import ConfigurationError
+from hpc.tracking.profiler import NEVER, ProfilerWindow
 from hpc.tracking.usage import memory_gb, peak_flops, peak_of, work_of
 from tests.programs.jobs import Points
 
@@ -115,6 +117,12 @@ def test_the_profiler_sees_the_steps_it_was_asked_for(tmp_path: Path, start_step
     with gzip.open(tmp_path / "profile" / "rank_0.json.gz") as file:
         events = json.load(file)["traceEvents"]
     assert sum(event.get("name") == "aten::linear" for event in events) == taken
+
+
+def test_a_life_that_begins_behind_the_profiled_steps_never_looks_for_them(tmp_path: Path) -> None:
+    window = ProfilerWindow(Profile(start_step=3), tmp_path, 0, torch.device("cpu"))
+    window.after(7)
+    assert window.next_step == NEVER > 10**9
 
 
 def test_nothing_is_profiled_unless_asked(tmp_path: Path) -> None:

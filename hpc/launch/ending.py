@@ -1,0 +1,71 @@
+"""An attempt on this machine has ended: why, and does its point go on? Decided as in a batch script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.attempt.budgets import commits_so_far, spent
+from hpc.config import Settings
+from hpc.errors import HpcError, NoProgressError
+from hpc.run.events import Ended, Failed
+from hpc.run.journal import Journal, read_journal
+from hpc.slurm.why import AGAIN, IF_ASKED, NOTHING, Life, Verdict, why
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What follows from the end of an attempt.
+
+    Args:
+        verdict: Why it has ended.
+        code: The exit code of the point; 76 where it has begun too often.
+        goes_on: Whether another attempt follows.
+        limit: The setting that ends it, as a clause; "" where none does.
+    """
+
+    verdict: Verdict
+    code: int
+    goes_on: bool
+    limit: str = ""
+
+
+def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_end: bool, is_late: bool) -> Ending:
+    """Judge the end of an attempt, and tell the journal.
+
+    Args:
+        directory: The point's.
+        job: A part of the attempt's name.
+        settings: The point's.
+        code: The exit code of its ranks, not 0.
+        is_told_to_end: Whether a person has cancelled the point, or stopped its queue.
+        is_late: Whether its time limit has come.
+    """
+    try:
+        life = _life(directory, job, code)
+        verdict = why(_record(is_told_to_end, is_late), life)
+        asked = verdict.follows == AGAIN or (verdict.follows == IF_ASKED and settings.launch.retry_exceptions)
+        limit = spent(directory, verdict.budget, settings) if asked else ""
+        goes_on, code, commits = asked and not limit, life.meant_code, commits_so_far(directory)
+        told = Ended(code, verdict.name, AGAIN if goes_on else NOTHING, verdict.budget, commits)
+        Journal(directory, f"submitit-local.{job}-0").write(told)
+    except HpcError as error:  # the journal cannot be read or written: nobody could count how often it begins
+        return Ending(Verdict("unknown", NOTHING, NOTHING, str(error)), code, goes_on=False)
+    return Ending(verdict, NoProgressError.exit_code if limit else code, goes_on, limit)
+
+
+def _life(directory: Path, job: str, code: int) -> Life:
+    events = (event for event in read_journal(directory, (Failed,)) if isinstance(event, Failed))
+    told = [event for event in events if job in event.attempt]
+    failed = min(told, key=lambda event: event.is_echo, default=None)
+    return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code)
+
+
+def _record(is_told_to_end: bool, is_late: bool) -> dict[str, str]:
+    """What a controller of Slurm would say of the job."""
+    return {
+        "JobState": "COMPLETING" if is_told_to_end or is_late else "RUNNING",
+        "Reason": "TimeLimit" if is_late else "None",
+        "Restarts": "0",
+        "PreemptTime": "None",
+    }

@@ -1,0 +1,30 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=cin0001
+#SBATCH --comment=out
+#SBATCH --constraint=MI250
+#SBATCH --cpus-per-task=7
+#SBATCH --exclusive
+#SBATCH --job-name=gpt
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --open-mode=append
+#SBATCH --output=/here/runs/out/submitit/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1440
+
+# setup
+export PYTHONPATH=...
+hpc_sweep=/here/runs/out
+hpc_points=(0)
+# ... slurm_templates/prologue.sh
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /here/runs/out/submitit/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=7 --gpus-per-task=1 --gpu-bind=closest ...
+
+
+# teardown
+# ... slurm_templates/epilogue.sh

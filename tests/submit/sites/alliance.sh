@@ -1,0 +1,30 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=def-somebody
+#SBATCH --comment=out
+#SBATCH --cpus-per-task=12
+#SBATCH --gpus-per-node=h100:4
+#SBATCH --job-name=gpt
+#SBATCH --mem=0G
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/here/runs/out/submitit/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1440
+
+# setup
+export PYTHONPATH=...
+hpc_sweep=/here/runs/out
+hpc_points=(0)
+# ... slurm_templates/prologue.sh
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /here/runs/out/submitit/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 ...
+
+
+# teardown
+# ... slurm_templates/epilogue.sh

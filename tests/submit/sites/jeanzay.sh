@@ -1,0 +1,31 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=abc@h100
+#SBATCH --comment=out
+#SBATCH --constraint=h100
+#SBATCH --cpus-per-task=24
+#SBATCH --gres=gpu:4
+#SBATCH --hint=nomultithread
+#SBATCH --job-name=gpt
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/here/runs/out/submitit/%j_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1200
+
+# setup
+export PYTHONPATH=...
+hpc_sweep=/here/runs/out
+hpc_points=(0)
+# ... slurm_templates/prologue.sh
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /here/runs/out/submitit/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=24 ...
+
+
+# teardown
+# ... slurm_templates/epilogue.sh

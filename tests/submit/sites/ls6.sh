@@ -1,0 +1,28 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --comment=out
+#SBATCH --cpus-per-task=42
+#SBATCH --job-name=gpt
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=3
+#SBATCH --open-mode=append
+#SBATCH --output=/here/runs/out/submitit/%j_0_log.out
+#SBATCH --partition=gpu-a100
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=1440
+
+# setup
+export PYTHONPATH=...
+hpc_sweep=/here/runs/out
+hpc_points=(0)
+# ... slurm_templates/prologue.sh
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /here/runs/out/submitit/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=42 ...
+
+
+# teardown
+# ... slurm_templates/epilogue.sh

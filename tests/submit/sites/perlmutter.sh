@@ -1,0 +1,32 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --comment=out
+#SBATCH --constraint='gpu&hbm80g'
+#SBATCH --cpus-per-task=32
+#SBATCH --gpu-bind=none
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=gpt
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/here/runs/out/submitit/%j_0_log.out
+#SBATCH --qos=regular
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=720
+
+# setup
+export FI_MR_CACHE_MONITOR=userfaultfd
+export PYTHONPATH=...
+hpc_sweep=/here/runs/out
+hpc_points=(0)
+# ... slurm_templates/prologue.sh
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /here/runs/out/submitit/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=32 ...
+
+
+# teardown
+# ... slurm_templates/epilogue.sh
