@@ -63,6 +63,8 @@ class Look:
     moved: float = float("inf")
     """When any rank was last seen to move, or to be in another step or phase."""
     stopped: dict[int, float] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
+    """Ranks that had told nothing new when they were last looked at."""
     _pulses: dict[int, Pulse] = field(default_factory=dict)
 
     def at(self, now: float, pulses: Mapping[int, Pulse], states: Mapping[int, str]) -> None:
@@ -77,6 +79,9 @@ class Look:
             before = self._pulses.get(rank)
             if before is None or before.time != pulse.time:
                 self.changed[rank] = now
+                self.silent.discard(rank)
+            else:
+                self.silent.add(rank)
             if before is None or _mark(before) != _mark(pulse):
                 self.moved = now
             self._pulses[rank] = pulse
@@ -96,10 +101,12 @@ class Look:
         stopped = [rank for rank, since in self.stopped.items() if now - since >= STOPPED_SECONDS]
         if stopped:
             return self._sentence(stopped, "stopped (SIGSTOP)", waited_seconds)
-        silent = [rank for rank in self._pulses if self._is_silent(rank, now, states)]
-        if silent:
-            return self._sentence(silent, "silent", waited_seconds)
+        away = [rank for rank in self._pulses if self._is_gone(rank, now, states)]
+        if away:
+            return self._sentence(away, "silent", waited_seconds)
         if waited_seconds >= self._limit(now):
+            if self.silent:
+                return self._sentence(sorted(self.silent), "silent", waited_seconds)
             last = min(pulse.step for pulse in self._pulses.values())
             behind = [rank for rank, pulse in self._pulses.items() if pulse.step == last]
             return self._sentence(behind, "not going on", waited_seconds)
@@ -118,7 +125,7 @@ class Look:
         limits = (self.limits.seconds(pulse) for pulse in self._pulses.values())
         return TRACED in states.values() or float("inf") in limits
 
-    def _is_silent(self, rank: int, now: float, states: Mapping[int, str]) -> bool:
+    def _is_gone(self, rank: int, now: float, states: Mapping[int, str]) -> bool:
         is_away = rank not in states and rank != self.rank
         is_training = self._pulses[rank].phase == TRAINING
         return is_away and is_training and now - self.changed[rank] >= SILENT_SECONDS

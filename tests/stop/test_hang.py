@@ -60,7 +60,7 @@ def test_a_rank_that_was_stopped_for_a_moment_is_not() -> None:
 def test_a_rank_of_this_node_that_is_silent_may_compute(state: str) -> None:
     """As long as unpickling takes, for one: Python is held then."""
     assert seen(290, ME, PEER, states={1: state}) == ""
-    assert "not going on" in seen(320, ME, PEER, states={1: state})
+    assert "rank 1 on n0 is silent" in seen(320, ME, PEER, states={1: state})
 
 
 def test_a_silent_rank_of_another_node_is_waited_for_longer_than_a_stopped_one() -> None:
