@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 from hpc import say
@@ -9,6 +10,7 @@ from hpc.attempt.attempt import Attempt
 from hpc.attempt.budgets import check_progress
 from hpc.attempt.failure import leave_if_another_failed, note_failure
 from hpc.attempt.hang import keep_stacks, watchdog_of
+from hpc.attempt.report import gather
 from hpc.attempt.software import with_software
 from hpc.config import Settings
 from hpc.run.directory import RunDirectory
@@ -40,6 +42,8 @@ def start(attempt: Attempt, settings: Settings) -> None:
     attempt.requests.on_sigterm = partial(_on_sigterm, attempt)
     say.set_up(world.rank, RunDirectory(attempt.directory).log(world.rank))
     if world.rank == 0:
+        with suppress(OSError):  # they are read where they are as well
+            gather(RunDirectory(attempt.directory).failures, attempt.record)
         check_progress(attempt.directory, settings.runtime.max_lives_without_progress)
         started, change = with_software(Started(world.source, world.world_size, world.hosts), attempt.directory)
         attempt.journal.write(started)

@@ -19,7 +19,7 @@ from hpc.launch.demand import Demand
 from hpc.launch.leases import Lease
 from hpc.launch.record import Record
 from hpc.launch.relay import Relay
-from hpc.run.code import newest_code
+from hpc.run.code import code_of_point
 from hpc.run.events import Committed, Event
 from hpc.run.grace import grace_seconds
 from hpc.run.journal import read_journal
@@ -57,7 +57,7 @@ class Running:
                 *(sys.executable, "-m", "hpc.launch.controller"),
                 *(str(orders), self.job, str(demand.ranks), str(record.sweep), point.name),
                 point.settings.cluster.run_dir_writers,
-                *shlex.split(interpreter(record.sweep, newest_code(record.sweep))),
+                *shlex.split(interpreter(record.sweep, code_of_point(record.sweep, point.name))),
             ],
             env=self._environment(point.settings, threads),
             stdin=subprocess.DEVNULL,

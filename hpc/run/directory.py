@@ -30,7 +30,7 @@ class RunDirectory:
 
     @property
     def failures(self) -> Path:
-        """Holds the traceback of the rank that failed first, a file for each attempt that failed."""
+        """Holds a report, and its text, for each attempt that failed; see `hpc.attempt.report`."""
         return self.path / "failures"
 
     @property
@@ -109,8 +109,8 @@ class RunDirectory:
         return self.path / "save"
 
     def failure(self, attempt: str) -> Path:
-        """The failure record of one attempt."""
-        return self.failures / f"{attempt}.txt"
+        """The report of one attempt that failed."""
+        return self.failures / f"{attempt}.json"
 
     def pulse(self, rank: int) -> Path:
         """What one rank is doing."""

@@ -218,7 +218,8 @@ class Boundary:
         Raises:
             SaveError: A save was still under way, and has failed.
         """
-        self._activity.enter(ENDING)
+        if not failed:  # else it is still in what it has failed in
+            self._activity.enter(ENDING)
         self._activity.steps = partial(int, self.step)  # a Runtime that is over must not be kept
         self.requests.on_save = None
         self.profiler.close()

@@ -13,6 +13,9 @@ from functools import cache
 BUILDING, RESTORING, DATA, FIRST_STEP = "building", "restoring", "data", "first step"
 TRAINING, SAVING, EVALUATING, ENDING = "training", "saving", "evaluating", "ending"
 
+IN_A_STEP = (FIRST_STEP, TRAINING)
+"""Here a rank takes the step after those that it has taken."""
+
 
 class Activity:
     """What this process does. There is one per process: see `activity`."""
@@ -23,6 +26,12 @@ class Activity:
         """Tells how many optimizer steps were taken; asked by the watchdog, so that a step costs nothing here."""
         self.batches = 0
         """Batches of evaluation passes; they are progress as well."""
+
+    @property
+    def step(self) -> int | None:
+        """The step that it takes, or has taken last; None before the first one."""
+        taken = self.steps()
+        return taken + 1 if self.phase in IN_A_STEP else taken or None
 
     def enter(self, phase: str) -> None:
         """From now on it does this."""

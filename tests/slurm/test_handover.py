@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from hpc.run.events import Committed, Ended, Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.submitted import Submitted, submitted_from
+from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 
 pytestmark = pytest.mark.slurm
@@ -78,12 +78,21 @@ def wait_until(condition: Callable[[], bool], job: Submitted) -> None:
 
 
 @pytest.fixture
+def cancelling(cluster: SlurmCluster) -> Iterator[None]:
+    """Jobs of the partition are preempted by being cancelled."""
+    cluster.run("scontrol", "update", "partitionname=low", "preemptmode=cancel")
+    yield
+    cluster.run("scontrol", "update", "partitionname=low", "preemptmode=requeue")
+
+
+@pytest.fixture
 def away(cluster: SlurmCluster) -> Iterator[Callable[[], None]]:
     """Kills the controller; whatever happens, it is back at the end."""
-    yield cluster.kill_controller
-    cluster.start_controller()
+    yield cluster.daemon("slurmctld").kill
+    cluster.daemon("slurmctld").start_again()
 
 
+@pytest.mark.faults
 def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     submit: Submit, cluster: SlurmCluster, away: Callable[[], None]
 ) -> None:
@@ -93,7 +102,7 @@ def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     away()
     wait_until(lambda: bool(job.events(Stopped)), job)
     time.sleep(15)  # that the controller is away for long is what this is about
-    cluster.start_controller()
+    cluster.daemon("slurmctld").start_again()
     job.wait_for("COMPLETED")
     (stopped,) = job.events(Stopped)
     assert [event.step for event in job.events(Resumed)] == [0, stopped.step]
@@ -119,6 +128,25 @@ def test_a_job_without_requeue_goes_on_in_one_that_follows_it(submit: Submit, cl
     assert cluster.run("squeue", "--noheader", f"--name={cluster.job(successor.job_id)['JobName']}").stdout == ""
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("cancelling")
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_job_that_is_preempted_by_being_cancelled_goes_on(
+    submit: Submit, cluster: SlurmCluster, requeue: bool
+) -> None:
+    """Without grace, Slurm ends it for good; a requeue in that moment, or a job that follows, takes the run further."""
+    job = submit(*([] if requeue else ["+cluster.sbatch.no-requeue=true"]))
+    wait_for_commit(job)
+    preempt(job)
+    wait_until(lambda: (job.point() / "finished.json").exists(), job)
+    (stopped,) = job.events(Stopped)
+    assert [event.step for event in job.events(Resumed)] == [0, stopped.step]
+    assert [(end.verdict, end.follows) for end in job.events(Ended)] == [("preempted_for_good", "again")]
+    Submitted(cluster, jobs_of(job.directory)[-1], job.directory).wait_for("COMPLETED")
+    assert len(jobs_of(job.directory)) == (1 if requeue else 2)
+
+
+@pytest.mark.faults
 def test_a_run_that_crashes_without_a_new_checkpoint_ends_and_says_so(submit: Submit, cluster: SlurmCluster) -> None:
     job = submit("launch.max_crashes=2", "launch.exclude_failed_nodes=false", step_seconds=1.0)
     for _ in range(2):
