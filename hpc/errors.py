@@ -22,7 +22,7 @@ EXIT_CONTINUE = 75
 EXIT_HUNG = 70
 """A rank makes no progress any more: the run goes on in another life, as after a crash (EX_SOFTWARE)."""
 EXIT_INTERRUPTED = 130
-"""A person has pressed Ctrl-C, and nothing more was done: 128 + SIGINT."""
+"""A person has ended it: with Ctrl-C, and nothing more was done, or with a stop file, after a save: 128 + SIGINT."""
 
 
 class HpcError(Exception):

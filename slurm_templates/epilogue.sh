@@ -9,7 +9,7 @@ hpc_field() {
     tr ' ' '\n' <<<"$hpc_record" | sed -n "s/^$1=//p" | head -n 1
 }
 
-# Whether a command of Slurm has failed because nobody answered (hpc/submit/once.py).
+# Whether a command of Slurm has failed because nobody answered (hpc/submit/answer.py).
 hpc_is_away() {
     grep -Eqi 'timed? ?out|unable to contact|connection|communication|zero bytes|send/recv' <<<"$1"
 }
@@ -112,7 +112,7 @@ hpc_excluded() {
         s/^srun: error: Node failure on ([^ ]+).*/\1/p' | head -n 1)
     list=$(hpc_field ExcNodeList | sed 's/(null)//')
     list=$list${list:+,}$node
-    there=$(sinfo --noheader --Node --partition="$(hpc_field Partition)" --states=idle,mixed,allocated,completing --format=%n)
+    there=$(sinfo --noheader --Node --partition="$(hpc_field Partition)" --states=idle,mixed,allocated,completing --format=%N)
     there=$(grep -vxF -f <(scontrol show hostnames "$list") <<<"$there" | sort -u | wc -l)
     if [ -n "$node" ] && [ "$there" -ge "$(hpc_field NumNodes)" ]; then
         echo "$list"

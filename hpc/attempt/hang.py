@@ -15,6 +15,7 @@ from hpc.run.directory import RunDirectory
 from hpc.run.pulse import Pulse, read_pulses
 from hpc.say import fail
 from hpc.stop.activity import activity
+from hpc.stop.files import RequestFiles
 from hpc.stop.stacks import write_stacks
 from hpc.stop.watchdog import Watchdog, Watched
 
@@ -29,7 +30,9 @@ def watchdog_of(attempt: Attempt, options: RuntimeOptions) -> Watchdog:
     dealt = range(world.node_rank, world.world_size, world.node_count)[:count]  # srun --distribution=cyclic
     near = {*range(max(0, first), min(world.world_size, first + count)), *dealt}
     watched = Watched(attempt.id, attempt.directory, world.rank, frozenset(near))
-    return Watchdog(watched, activity(), options.hang_seconds, partial(_end_hung, attempt))
+    files = RequestFiles(attempt.directory, attempt.requests)
+    every_tick = files.look if world.rank == 0 else lambda: None
+    return Watchdog(watched, activity(), options.hang_seconds, partial(_end_hung, attempt), every_tick)
 
 
 def keep_stacks(attempt: Attempt) -> None:

@@ -15,6 +15,7 @@ from hpc.attempt.software import with_software
 from hpc.config import Settings
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed, Started
+from hpc.run.grace import grace_seconds
 from hpc.slurm.deadline import allocation_end
 from hpc.stop.watchdog import Watchdog
 
@@ -48,7 +49,8 @@ def start(attempt: Attempt, settings: Settings) -> None:
         attempt.journal.write(started)
         if change:
             say.warn(change)
-        attempt.requests.watch_clock(allocation_end(attempt.environ), settings.cluster.grace_seconds)
+        grace = grace_seconds(settings.cluster, settings.hardware, attempt.journal.events())
+        attempt.requests.watch_clock(allocation_end(attempt.environ), grace, settings.cluster.grace_seconds is None)
     _watchdogs.append(watchdog_of(attempt, settings.runtime))
     _watchdogs[-1].start()
 

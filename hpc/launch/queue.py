@@ -26,6 +26,7 @@ from hpc.launch.relay import Relay
 from hpc.launch.running import Running
 from hpc.launch.signals import StopSignals
 from hpc.run.directory import RunDirectory
+from hpc.run.grace import first_grace_seconds
 from hpc.run.point import Point
 from hpc.run.queue import CANCELLED, FAILED, FINISHED, STOPPED, WAITING, QueueFiles, read_queue
 from hpc.say import error, say, warn
@@ -210,7 +211,8 @@ class Queue:
             elif signal.SIGINT in received:
                 running.signal(signal.SIGINT)
             else:
-                running.end(running.point.settings.cluster.grace_seconds)
+                settings = running.point.settings
+                running.end(first_grace_seconds(settings.cluster, settings.hardware))
         if self.stops == 1 and self.running:
             with_terminal = "; Ctrl-C again ends them at once" if signal.SIGINT in received else ""
             warn(f"Stopping: {len(self.running)} point(s) save and end{with_terminal}.")

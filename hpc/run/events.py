@@ -141,7 +141,7 @@ class Ended(Event):
     """All ranks of a life are gone; whoever watches over them tells it: the batch script, or the queue of a machine.
 
     Args:
-        code: The exit code of the whole.
+        code: The exit code of its ranks.
         verdict: Why, as slurm_templates/verdicts.sh names it.
         follows: again, already, or nothing.
         budget: What it counts as: crash, life, or nothing.

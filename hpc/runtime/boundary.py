@@ -12,7 +12,7 @@ from hpc.checkpoint.random_state import restore_random_state
 from hpc.checkpoint.trainer import understood
 from hpc.config import plain
 from hpc.config.secrets import masked
-from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
+from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions, RunningLoop
@@ -62,6 +62,7 @@ class Boundary:
         self._looked = (0.0, 0)
         self._activity = activity()
         self._activity.steps = partial(getattr, self, "step")
+        self.requests.on_save = self.ask_save
 
     def resume(self) -> None:
         """Load the newest good checkpoint, and go on from it. Collective.
@@ -136,7 +137,8 @@ class Boundary:
             is_last: This is the loop's last step: it ends by itself, and is not stopped.
 
         Raises:
-            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back; with 130, when a
+                person does (`hpc.stop.files`).
             DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             SaveError: A checkpoint could not be made durable.
         """
@@ -216,6 +218,7 @@ class Boundary:
         if not failed:  # else it is still in what it has failed in
             self._activity.enter(ENDING)
         self._activity.steps = partial(int, self.step)  # a Runtime that is over must not be kept
+        self.requests.on_save = None
         self.profiler.close()
         if self.requests.cause in OF_THIS_RUN:
             self.requests.cause = StopCause.NONE
@@ -285,7 +288,7 @@ class Boundary:
             of = f" of {self._shown_total()}" if self.loop is not None else ""
             where = f"run_dir={self.parts.directory} goes on from there"
             say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
-        raise SystemExit(EXIT_CONTINUE)
+        raise SystemExit(EXIT_INTERRUPTED if cause is StopCause.STOP_FILE else EXIT_CONTINUE)
 
     def _shown_total(self) -> int:
         """The run's step at which the loop at hand ends."""

@@ -62,6 +62,10 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
     is_alive = _is_alive(job, queued, slurm_answers)
     if job is not None and job.local == WAITING:
         return Standing(PENDING)
+    if is_alive and queued is not None and job is not None and job.is_shared:
+        ended = _ended_before_others(directory, job, queued)
+        if ended is not None:
+            return ended
     if is_alive and queued is not None:
         return Standing(PENDING if queued.is_waiting else _under_way(directory, queued))
     if is_alive:
@@ -72,6 +76,19 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
         return Standing(DAMAGED, Cause(UNKNOWN, str(error)))
     found = _from_files(directory, past, job, queued, is_alive)
     return Standing(found.state, found.cause, past)
+
+
+def _ended_before_others(directory: str, job: Job, queued: QueuedJob) -> Standing | None:
+    """How a point has ended whose job goes on with other points; None where it has not."""
+    try:
+        past = past_of(directory)
+    except LoadError as error:
+        return Standing(DAMAGED, Cause(UNKNOWN, str(error)))
+    last = past[-1] if past and past[-1].attempt != job.after else None
+    if last is not None and last.first_failure is not None:
+        return Standing(FAILED, cause_of_end(directory, last, job, queued), past)
+    has_left = last is None or last.left_well or queued.is_waiting
+    return Standing(CANCELLED, None, past) if job.is_cancelled and has_left else None
 
 
 def past_of(directory: str) -> list[Life]:

@@ -66,7 +66,7 @@ def write_stacks(directory: Path, path: Path, ranks: Iterable[Pulse]) -> None:
     Raises:
         OSError: It exists, or the file system says no.
     """
-    near = [pulse for pulse in ranks if is_here(pulse)]
+    near = sorted((pulse for pulse in ranks if is_here(pulse)), key=lambda pulse: pulse.rank)
     make_directory(path.parent)
     with create(path) as file:
         found = {pulse.pid: _of_process(pulse) for pulse in near}
