@@ -42,7 +42,7 @@ class _Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show hpc's own words as they are, and those of other loggers with their time and name."""
-        is_told = record.name == NAME and record.levelno < logging.WARNING
+        is_told = record.name == NAME and record.levelno < logging.WARNING and not getattr(record, "aside", False)
         stream = sys.stdout if is_told else sys.stderr
         text = getattr(record, "shown", None) or self.format(record).rstrip("\n")
         try:
@@ -137,9 +137,14 @@ def set_up(rank: int, log_file: Path | None = None) -> None:
 
 
 @contextmanager
-def phase(text: str) -> Iterator[None]:
-    """Around work that may take long without a word: says what it is, once, when it has lasted two seconds."""
-    timer = Timer(PHASE_SECONDS, say, [f"{text} ..."])
+def phase(text: str, aside: bool = False) -> Iterator[None]:
+    """Around work that may take long without a word: says what it is, once, when it has lasted two seconds.
+
+    Args:
+        text: What is done.
+        aside: To standard error, where standard output is what the work is for.
+    """
+    timer = Timer(PHASE_SECONDS, _speak, [logging.INFO, f"{text} ...", f"{text} ...", None, aside])
     timer.daemon = True  # a program that ends in the middle does not wait for it
     timer.start()
     try:
@@ -148,15 +153,16 @@ def phase(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def each(items: Collection[Item], text: str) -> Iterator[Item]:
+def each(items: Collection[Item], text: str, aside: bool = False) -> Iterator[Item]:
     """The items, one after the other, to somebody who waits for all of them: a bar on a terminal, `phase` elsewhere.
 
     Args:
         items: What is worked on.
         text: What is done with them.
+        aside: As `phase` has it.
     """
     if len(items) < 2 or not sys.stderr.isatty():
-        with phase(text):
+        with phase(text, aside):
             yield from items
         return
     from tqdm import tqdm  # deferred: jobs that show no bar need not import it
@@ -170,10 +176,10 @@ def clear_of_bars() -> AbstractContextManager[None]:
     return nullcontext() if bars is None else bars.external_write_mode()
 
 
-def _speak(level: int, text: str, shown: str, cause: BaseException | None = None) -> None:
+def _speak(level: int, text: str, shown: str, cause: BaseException | None = None, aside: bool = False) -> None:
     """Past the logger's switches: a program's `logging.config.dictConfig` turns off every logger it does not name."""
     trace = None if cause is None else (type(cause), cause, cause.__traceback__)
-    logger.callHandlers(logger.makeRecord(NAME, level, "", 0, text, (), trace, extra={"shown": shown}))
+    logger.callHandlers(logger.makeRecord(NAME, level, "", 0, text, (), trace, extra={"shown": shown, "aside": aside}))
 
 
 def _write(stream: TextIO, text: str) -> None:
