@@ -1,17 +1,21 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
+# make test-faults: what takes too long for every day, on a Slurm of its own.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test matrix lint bench setup slurm clean
+.PHONY: train test test-faults matrix lint bench setup slurm clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
 test: $(VENV)/ready slurm lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+test-faults: $(VENV)/ready slurm
+	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix

@@ -135,7 +135,7 @@ def _wrong_hardware(hardware: Hardware) -> str:
 
 def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
     seconds = hardware.time_limit_minutes * 60
-    if cluster.grace_seconds >= seconds:
+    if cluster.grace_seconds is not None and cluster.grace_seconds >= seconds:
         return (
             f"cluster.grace_seconds must be below the time limit (hardware.time_limit_minutes={seconds // 60} is "
             f"{seconds} s), but is {cluster.grace_seconds}: the run would stop before its first step."

@@ -102,8 +102,9 @@ class Cluster:
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int = field(default=120, metadata=at_least(1))
-    """How long before the time limit the run stops and saves; must exceed one step plus one save."""
+    grace_seconds: int | None = field(default=None, metadata=at_least(1))
+    """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
+    half of a short time limit, and longer where the run's own steps and saves are measured to need it."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
     container: str | None = field(default=None, metadata=one_of(None, *CONTAINER_RUNTIMES))
@@ -205,6 +206,9 @@ class RuntimeOptions:
     """Appended to node names: `i` on systems whose fabric has its own names."""
     rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
     collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
+    hang_seconds: float | None = field(default=None, metadata=at_least(0))
+    """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
+    lets a run hang until its time limit."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 

@@ -52,6 +52,7 @@ class Submission:
         process: What starts the ranks, where this machine does.
         after: By point: the newest attempt it had before.
         per_job: So many points share a job, in their order.
+        first_index: Of the array; what follows a job of an array is an array of that one task.
     """
 
     job: str
@@ -63,6 +64,7 @@ class Submission:
     process: Process | None = None
     after: Mapping[str, str] = field(default_factory=dict)
     per_job: int = 1
+    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,5 +167,5 @@ def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:
 
 def _id(submission: Submission, number: int) -> str:
     task, lane = divmod(number, submission.per_job)
-    job = f"{submission.job}_{task}" if submission.is_array else submission.job
+    job = f"{submission.job}_{submission.first_index + task}" if submission.is_array else submission.job
     return job if submission.per_job == 1 else f"{job}.{lane}"

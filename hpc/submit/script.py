@@ -15,6 +15,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.grace import first_grace_seconds
 from hpc.run.ownership import make_private
 from hpc.submit import pack, worker
 from hpc.submit.answer import number_of
@@ -138,7 +139,7 @@ def _parameters(plan: Plan) -> dict[str, Any]:
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "signal_delay_s": cluster.grace_seconds,
+        "signal_delay_s": first_grace_seconds(cluster, hardware),
         "array_parallelism": plan.parallel_points,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default wckey is refused by sites that check it (submitit#1632)

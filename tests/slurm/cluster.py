@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.slurm.configuration import CONTROLLER, ClusterOptions, write_configuration
-from tests.slurm.daemons import READY_SECONDS, Daemon, Site, start_daemons, tail, wait_until
+from tests.slurm.daemons import READY_SECONDS, Daemon, Site, start_controller, start_daemons, tail, wait_until
 from tests.slurm.network import Network
 
 if TYPE_CHECKING:
@@ -213,6 +213,17 @@ class SlurmCluster:
 
         wait_until(arrived, lambda: self._job_story(job_id, states), timeout_seconds, interval_seconds=0.2)
         return seen[0]
+
+    def kill_controller(self) -> None:
+        """End slurmctld at once, as a crash does; running jobs do not notice."""
+        self._daemons["slurmctld"].kill()
+
+    def start_controller(self) -> None:
+        """Start slurmctld again where it was killed, and return when it answers."""
+        if self._daemons["slurmctld"].has_ended:
+            for daemon in start_controller(Site(self.directory, self._network, self.environment)):
+                self._undo.callback(daemon.stop)
+                self._daemons[daemon.name] = daemon
 
     def set_grace(self, partition: str, seconds: int) -> None:
         """Give the preempted jobs of a partition this long between SIGTERM and SIGKILL."""
