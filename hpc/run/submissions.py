@@ -51,8 +51,8 @@ class Submission:
         is_array: Whether the points are tasks of an array.
         process: What starts the ranks, where this machine does.
         after: By point: the newest attempt it had before.
-        per_job: So many points share a job, in their order.
         first_index: Of the array; what follows a job of an array is an array of that one task.
+        per_job: So many points share a job, in their order.
     """
 
     job: str
@@ -63,8 +63,8 @@ class Submission:
     is_array: bool = False
     process: Process | None = None
     after: Mapping[str, str] = field(default_factory=dict)
-    per_job: int = 1
     first_index: int = 0
+    per_job: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,10 @@ def report(directory: str, last: Life | None, job: Job | None, queued: QueuedJob
     cause = first_cause(seen)
     if cause is None:
         return ""
-    return shown(
-        cause, seen if job is None else with_last_lines(seen, lambda rank: _sweep(directory, job) / log_path(job, rank))
-    )
+    if job is None:
+        return shown(cause, seen)
+    sweep = Path(_sweep_of(directory, job))
+    return shown(cause, with_last_lines(seen, lambda rank: sweep / log_path(job, rank)))
 
 
 def cause_of_end(directory: str, last: Life | None, job: Job | None, queued: QueuedJob | None) -> Cause | None:
@@ -73,7 +74,7 @@ def log_tail(directory: str, job: Job | None) -> str:
     if job is None:
         return ""
     try:
-        text = read_tail(_sweep(directory, job) / log_path(job), LOG_TAIL_BYTES).decode(errors="replace")
+        text = read_tail(f"{_sweep_of(directory, job)}/{log_path(job)}", LOG_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return ""
     lives = text.split(f"\n{LIFE}")
@@ -81,9 +82,9 @@ def log_tail(directory: str, job: Job | None) -> str:
     return lives[-2 if is_told_of_end else -1]
 
 
-def _sweep(directory: str, job: Job) -> Path:
-    """Where a point's job has its logs: a point that is the whole run lies where its sweep does."""
-    return Path(directory) if job.submission.points == (".",) else Path(directory.rpartition("/")[0])
+def _sweep_of(directory: str, job: Job) -> str:
+    """A run of one point that was submitted as a whole is its own sweep."""
+    return directory if job.submission.points == (".",) else directory.rpartition("/")[0]
 
 
 def _slurms(queued: QueuedJob | None, log: str) -> StepEnd:

@@ -86,8 +86,7 @@ def _ended_before_others(directory: str, job: Job, queued: QueuedJob) -> Standin
         return Standing(DAMAGED, Cause(UNKNOWN, str(error)))
     last = past[-1] if past and past[-1].attempt != job.after else None
     if last is not None and last.first_failure is not None:
-        found = _ended_badly(directory, last, job, None)
-        return Standing(found.state, found.cause, past)
+        return Standing(FAILED, cause_of_end(directory, last, job, queued), past)
     has_left = last is None or last.left_well or queued.is_waiting
     return Standing(CANCELLED, None, past) if job.is_cancelled and has_left else None
 

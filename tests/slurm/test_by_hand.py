@@ -12,8 +12,8 @@ from hpc.run.directory import RunDirectory
 from hpc.run.events import Failed, Finished, Started, Stopped
 from hpc.run.journal import read_journal
 from hpc.run.lives import lives
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 from tests.support.events import told
 
 pytestmark = pytest.mark.slurm

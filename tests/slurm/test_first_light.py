@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hpc.run.events import Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
 from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 

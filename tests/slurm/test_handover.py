@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hpc.run.events import Committed, Ended, Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 
@@ -88,8 +88,8 @@ def cancelling(cluster: SlurmCluster) -> Iterator[None]:
 @pytest.fixture
 def away(cluster: SlurmCluster) -> Iterator[Callable[[], None]]:
     """Kills the controller; whatever happens, it is back at the end."""
-    yield cluster.kill_controller
-    cluster.start_controller()
+    yield cluster.daemon("slurmctld").kill
+    cluster.daemon("slurmctld").start_again()
 
 
 @pytest.mark.faults
@@ -102,7 +102,7 @@ def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     away()
     wait_until(lambda: bool(job.events(Stopped)), job)
     time.sleep(15)  # that the controller is away for long is what this is about
-    cluster.start_controller()
+    cluster.daemon("slurmctld").start_again()
     job.wait_for("COMPLETED")
     (stopped,) = job.events(Stopped)
     assert [event.step for event in job.events(Resumed)] == [0, stopped.step]

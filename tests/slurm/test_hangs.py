@@ -11,7 +11,7 @@ import pytest
 
 from hpc.run.events import Failed, Resumed, Started
 from hpc.run.pulse import read_pulses
-from tests.slurm.cluster import SlurmCluster
+from hpc.testing.cluster import SlurmCluster
 from tests.slurm.test_first_light import Submit, golden, submit
 from tests.support.equality import differences
 from tests.support.local_sweep import wait_for

@@ -13,7 +13,7 @@ import pytest
 
 from hpc.run.events import Started
 from hpc.run.result import read_result
-from tests.slurm.cluster import SlurmCluster
+from hpc.testing.cluster import SlurmCluster
 from tests.slurm.submitted import Submitted, preempt, submitted_from
 
 pytestmark = pytest.mark.slurm

@@ -13,8 +13,8 @@ import pytest
 from hpc import failpoints
 from hpc.run.calls import Call, record_void
 from hpc.run.submissions import Submission, newest_jobs
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

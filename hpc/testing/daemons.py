@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.slurm.configuration import CONTROLLER
+from hpc.testing.configuration import CONTROLLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.slurm.network import Network
+    from hpc.testing.network import Network
 
 READY_SECONDS = 60
 """How long a daemon may take to be ready; each takes a second or two, more on a machine that is busy."""
@@ -91,25 +91,43 @@ class Daemon:
 
     Attributes:
         name: As given.
-        pid: Its process id.
     """
 
     def __init__(self, site: Site, name: str, host: str, command: list[str]) -> None:
         self.name = name
+        self._site = site
         self._log = site.directory / "log" / f"{name}.out"
         hosts = str(site.directory / "etc" / "hosts")
         enter = ["unshare", "--uts", "--mount", "sh", "-c", ENTER_HOST, name, host, hosts]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*site.network.place(host), *enter, *command],
+        self._command = [*site.network.place(host), *enter, *command]
+        self._process = self._begin()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(site.environment),
-                cwd=site.directory,
+                env=dict(self._site.environment),
+                cwd=self._site.directory,
                 start_new_session=True,  # Ctrl-C is for the tests, which then end the daemons in order
             )
-        self.pid = self._process.pid
+
+    @property
+    def pid(self) -> int:
+        """Its process id; another one once it was started again."""
+        return self._process.pid
+
+    def start_again(self) -> None:
+        """Start one that has ended; one that runs goes on. Whether it serves already is another question."""
+        if self.has_ended:
+            self._process = self._begin()
+
+    def kill(self) -> None:
+        """End it as a crash does, by SIGKILL, and wait until it is gone. Its children go on."""
+        self._process.kill()
+        self._process.wait()
 
     def wait_ready(self, is_ready: Callable[[], bool]) -> None:
         """Return as soon as the daemon serves.
@@ -130,11 +148,6 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._process.wait()
 
     @property
     def has_ended(self) -> bool:
@@ -161,7 +174,7 @@ def start_daemons(site: Site, nodes: tuple[str, ...], accounting: bool) -> Itera
     if accounting:
         yield from _start_database(site)
         yield from _start_slurmdbd(site)
-    yield from start_controller(site)
+    yield from _start_controller(site)
     for node in nodes:
         yield Daemon(site, node, node, ["slurmd", "-D", "-N", node])
 
@@ -202,7 +215,7 @@ def _start_slurmdbd(site: Site) -> Iterator[Daemon]:
         raise RuntimeError(f"sacctmgr could not add the cluster ({done.returncode}): {done.stdout}{done.stderr}")
 
 
-def start_controller(site: Site) -> Iterator[Daemon]:
+def _start_controller(site: Site) -> Iterator[Daemon]:
     """Slurmctld, which goes on from its state where it was killed."""
     daemon = Daemon(site, "slurmctld", CONTROLLER, ["slurmctld", "-D"])
     yield daemon

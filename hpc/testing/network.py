@@ -83,6 +83,14 @@ class Network:
         """
         return ["nsenter", f"--net={NAMESPACES / self.namespace(host)}"]
 
+    def cut(self, node: str) -> None:
+        """Unplug a node: no other host hears it, and it hears none."""
+        ip("-n", self.namespace(self._controller), "link", "set", node, "down")
+
+    def heal(self, node: str) -> None:
+        """Plug a node in again."""
+        ip("-n", self.namespace(self._controller), "link", "set", node, "up")
+
     def processes(self, host: str) -> list[int]:
         """Process ids of everything that lives in a host's namespace."""
         inode = (NAMESPACES / self.namespace(host)).stat().st_ino

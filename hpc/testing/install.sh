@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what tests/slurm needs to start a real Slurm on this machine: Debian 12 or later, or a Debian-like system.
+# Installs what the tests on Slurm need to start a real one on this machine: Debian 12 or later, or a Debian-like system.
 # Quick when everything is there. The packages' own services are not started: the tests start their own daemons.
 set -eu
 

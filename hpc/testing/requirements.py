@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.slurm.configuration import CONTROLLER
-from tests.slurm.network import Network
+from hpc.testing.configuration import CONTROLLER
+from hpc.testing.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+INSTALL = Path(__file__).with_name("install.sh")
 PROGRAMS = (
     *("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd"),
     *("sbatch", "srun", "scancel", "scontrol", "sinfo", "squeue", "sacct", "sacctmgr"),
@@ -28,7 +30,7 @@ def reason_no_cluster_starts_here() -> str | None:
         return "A real Slurm needs root, for network namespaces and device files: run the tests as root."
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
-        return f"A real Slurm needs {missing[0]} (and {len(missing) - 1} more) on PATH: run tests/slurm/install.sh."
+        return f"A real Slurm needs {missing[0]} (and {len(missing) - 1} more) on PATH: run `sh {INSTALL}`."
     probe = Network(CONTROLLER, ())
     try:
         probe.open()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.slurm.network import Network
+    from hpc.testing.network import Network
 
 CONTROLLER = "ctl"
 """Host name of the machine that slurmctld, slurmdbd, MariaDB and munge run on."""
@@ -39,6 +39,7 @@ class ClusterOptions:
         kill_wait_seconds: KillWait, the time between SIGTERM and SIGKILL.
         cred_expire_seconds: A requeued job starts no sooner than one second after this time.
         max_array_size: MaxArraySize; the highest array index is one less.
+        small_disk_mb: Size of `SlurmCluster.small_disk`, in MiB; takes memory only as it is filled.
         extra_conf: Lines for the end of slurm.conf; they win over the ones above.
 
     Raises:
@@ -54,6 +55,7 @@ class ClusterOptions:
     kill_wait_seconds: int = 5
     cred_expire_seconds: int = 10
     max_array_size: int = 1001
+    small_disk_mb: int = 64
     extra_conf: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

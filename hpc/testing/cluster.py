@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.slurm.configuration import CONTROLLER, ClusterOptions, write_configuration
-from tests.slurm.daemons import READY_SECONDS, Daemon, Site, start_controller, start_daemons, tail, wait_until
-from tests.slurm.network import Network
+from hpc.testing.configuration import CONTROLLER, ClusterOptions, write_configuration
+from hpc.testing.daemons import READY_SECONDS, Daemon, Site, start_daemons, tail, wait_until
+from hpc.testing.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +111,7 @@ class SlurmCluster:
             undo.callback(self._network.close)
             self._network.open()
             write_configuration(self.directory, self.options, self._network)
+            self._mount_small_disk(undo)
             site = Site(self.directory, self._network, self.environment)
             for daemon in start_daemons(site, self.options.node_names, self.options.accounting):
                 undo.callback(daemon.stop)
@@ -214,17 +215,6 @@ class SlurmCluster:
         wait_until(arrived, lambda: self._job_story(job_id, states), timeout_seconds, interval_seconds=0.2)
         return seen[0]
 
-    def kill_controller(self) -> None:
-        """End slurmctld at once, as a crash does; running jobs do not notice."""
-        self._daemons["slurmctld"].kill()
-
-    def start_controller(self) -> None:
-        """Start slurmctld again where it was killed, and return when it answers."""
-        if self._daemons["slurmctld"].has_ended:
-            for daemon in start_controller(Site(self.directory, self._network, self.environment)):
-                self._undo.callback(daemon.stop)
-                self._daemons[daemon.name] = daemon
-
     def set_grace(self, partition: str, seconds: int) -> None:
         """Give the preempted jobs of a partition this long between SIGTERM and SIGKILL."""
         self.run("scontrol", "update", f"partitionname={partition}", f"gracetime={seconds}")
@@ -244,6 +234,27 @@ class SlurmCluster:
         logs = self.directory / "log"
         own = logs / f"{name}.log"
         return tail(own if own.exists() else logs / f"{name}.out", lines)
+
+    @property
+    def network(self) -> Network:
+        """Its hosts' namespaces, addresses and cables."""
+        return self._network
+
+    def daemon(self, name: str) -> Daemon:
+        """A daemon, by the name of its log: `slurmctld`, `slurmdbd`, or a node's name for its slurmd."""
+        return self._daemons[name]
+
+    @property
+    def small_disk(self) -> Path:
+        """A folder on a file system of its own, of `small_disk_mb`, which every host sees and a test may fill."""
+        return self.directory / "small"
+
+    def _mount_small_disk(self, undo: contextlib.ExitStack) -> None:
+        """Before the daemons start: each has mounts of its own, and sees only those that were there by then."""
+        self.small_disk.mkdir(exist_ok=True)
+        size = f"--options=size={self.options.small_disk_mb}m"
+        self.run("mount", "-t", "tmpfs", size, "hpc-small-disk", str(self.small_disk))
+        undo.callback(self.run, "umount", "--lazy", str(self.small_disk))
 
     def _all_idle(self) -> bool:
         states = self.run("sinfo", "--noheader", "--Node", "--partition=low", "--format=%T").stdout.split()
