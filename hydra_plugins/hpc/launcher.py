@@ -58,7 +58,8 @@ class HpcLauncher(Launcher):
         if self.in_batches:
             directory /= f"batch-{initial_job_idx}"
         composer = Composer(self.hydra_context.config_loader, self.config, directory)
-        sweep = freeze(directory, composer, job_overrides)
+        prints = bool(OmegaConf.select(self.config, "launch.dry_run", default=False))
+        sweep = freeze(directory, composer, job_overrides, aside=prints)
         if self.config.hydra.verbose:
             say(f"Points composed: {', '.join(f'{count} {way}' for way, count in composer.ways.items())}.")
         from hydra_plugins.hpc.again import submit_or_continue  # deferred, as above
