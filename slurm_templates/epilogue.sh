@@ -26,9 +26,11 @@ hpc_ask() {
     done
 }
 
-# What the first rank to fail has told the journal in this life.
+# What the first rank to fail has told the journal in this life, and not an echo of that, where there is anything else.
 hpc_failed() {
-    cat "$hpc_directory/journal/$hpc_life."*.jsonl 2>/dev/null | grep '^{"event": "failed"' | head -n 1
+    cat "$hpc_directory/journal/$hpc_life."*.jsonl 2>/dev/null | awk '
+        /^{"event": "failed"/ && (!told || /"is_echo": false/ && echo) { told = $0; echo = /"is_echo": true/ }
+        END { if (told) print told }'
 }
 
 # What srun and slurmstepd have said in this life.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from hpc.attempt.cause import KINDS
 from hpc.cli.again import submit_again
 from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
 from hpc.errors import ConfigurationError
-from hpc.status.causes import KINDS
 from hpc.status.standing import FAILED, LOST
 
 

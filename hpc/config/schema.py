@@ -206,6 +206,9 @@ class RuntimeOptions:
     """Appended to node names: `i` on systems whose fabric has its own names."""
     rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
     collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
+    hang_seconds: float | None = field(default=None, metadata=at_least(0))
+    """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
+    lets a run hang until its time limit."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 

@@ -56,7 +56,8 @@ def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_
 
 def _life(directory: Path, job: str, code: int) -> Life:
     events = (event for event in read_journal(directory, (Failed,)) if isinstance(event, Failed))
-    failed = next((event for event in events if job in event.attempt), None)
+    told = [event for event in events if job in event.attempt]
+    failed = min(told, key=lambda event: event.is_echo, default=None)
     return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code)
 
 

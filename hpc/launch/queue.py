@@ -163,7 +163,8 @@ class Queue:
             say(f"Point {point.name} finished, {done} of {len(self.points)}.")
         elif state == WAITING:
             self.waiting.insert(0, point)
-            self._tell_what_crashed(running, end)
+            if end.verdict.budget == CRASH:
+                self._tell_what_failed(running)
             say(f"Point {point.name} {end.verdict.phrase}, and goes on in another attempt.")
         elif state == FAILED:
             self._explain(running, end)
@@ -185,16 +186,16 @@ class Queue:
             return CANCELLED if running.is_cancelled else STOPPED
         return WAITING if end.goes_on else FAILED
 
-    def _tell_what_crashed(self, running: Running, end: Ending) -> None:
-        """What the rank that failed first has written down."""
+    def _tell_what_failed(self, running: Running) -> None:
+        """What is known of the rank that failed first."""
         directory = RunDirectory(self.record.sweep / running.point.name)
-        for path in directory.failures.glob(f"*{running.job}*") if end.verdict.budget == CRASH else ():
+        for path in directory.failures.glob(f"*{running.job}*.txt"):
             with contextlib.suppress(OSError):  # what follows tells where the logs are
                 error(read_regular(path).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
 
     def _explain(self, running: Running, end: Ending) -> None:
         """Why the point has failed, and where there is more."""
-        self._tell_what_crashed(running, end)
+        self._tell_what_failed(running)
         logs = shlex.quote(str(QueueFiles(self.record.sweep).log(running.job)))
         limit = f", and {end.limit}" if end.limit else ""
         error(f"Point {running.point.name} ended with exit code {end.code}{limit}; its log: {logs}")

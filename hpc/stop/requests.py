@@ -34,7 +34,8 @@ class StopCause(IntEnum):
     SIGINT = 4
     SIGUSR2 = 5
     SIGTERM = 6
-    DIVERGED = 7
+    STOP_FILE = 7
+    DIVERGED = 8
 
 
 class StopRequests:
@@ -46,6 +47,7 @@ class StopRequests:
         self.grace_seconds = 0.0
         self._learns = False
         self.on_sigterm: Callable[[], None] = lambda: None
+        self.on_save: Callable[[], None] | None = None
 
     def install(self) -> StopRequests:
         """Take over SIGTERM, SIGUSR2 and the first SIGINT; only the main thread may."""
