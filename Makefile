@@ -1,5 +1,5 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
-# make test-faults: every fault that this machine can inject, on a Slurm of its own, and a table of what became of it.
+# make test-faults: what takes too long for every day, on a Slurm of its own.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ test: $(VENV)/ready slurm lint
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
 test-faults: $(VENV)/ready slurm
-	$(BIN)/python -m pytest -v tests/faults $(ARGS)
+	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix
