@@ -1,12 +1,15 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
 # make test-faults: what takes too long for every day, on a Slurm of its own.
+# make soak: a small sweep under everything at once, for MINUTES=30, and where its time went.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 30
+SEED ?= 0
 
-.PHONY: train test test-faults matrix lint bench setup slurm clean
+.PHONY: train test test-faults matrix lint bench soak setup slurm clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
@@ -27,6 +30,9 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/ready slurm
+	$(BIN)/python -m tests.benchmarks.soak $(MINUTES) $(SEED)
 
 setup: $(VENV)/ready
 
