@@ -9,15 +9,15 @@ ARGS ?=
 MINUTES ?= 30
 SEED ?= 0
 
-.PHONY: train test test-faults matrix lint bench soak setup slurm clean
+.PHONY: train test test-faults matrix lint bench soak setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
-test: $(VENV)/ready slurm lint
+test: $(VENV)/ready slurm browser lint
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
-test-faults: $(VENV)/ready slurm
+test-faults: $(VENV)/ready slurm browser
 	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
@@ -39,6 +39,10 @@ setup: $(VENV)/ready
 # Installs Slurm where it can, with root and apt; without it pytest skips the tests on a real Slurm and names them.
 slurm:
 	@sh hpc/testing/install.sh
+
+# Installs Chromium likewise.
+browser:
+	@sh tests/report/install.sh
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Where the configuration groups and the batch-script fragments lie."""
+"""Where the configuration groups and the batch-script fragments and the recipes of images lie."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ def _find(name: str) -> Path:
 
 
 CONF_DIR = _find("conf")
+IMAGE_DIR = _find("images")
 TEMPLATE_DIR = _find("slurm_templates")

@@ -18,7 +18,7 @@ hpc_options=()
 case $hpc_runtime in
 docker) # its daemon is outside the job, where the job's numbers of GPUs mean others
     if [[ " $* " == *" --gpus=all "* ]]; then
-        hpc_gpus=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+--id="$CUDA_VISIBLE_DEVICES"} --query-gpu=uuid --format=csv,noheader | paste -sd,)
+        hpc_gpus=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+--id="$CUDA_VISIBLE_DEVICES"} --query-gpu=uuid --format=csv,noheader 2>/dev/null | paste -sd,)
         [ -n "$hpc_gpus" ] || hpc_refuse "container=docker needs nvidia-smi to tell the job's GPUs on node $(uname -n), but it tells none: set container.gpus=none, or choose another runtime."
         set -- "${@/#--gpus=all/--gpus=\"device=$hpc_gpus\"}"
         unset CUDA_VISIBLE_DEVICES

@@ -55,6 +55,41 @@ def test_a_project_of_ones_own_composes_as_the_readme_says(run_hpc: Run, tmp_pat
     assert "#SBATCH --job-name=mine\n" in script
 
 
+CONTAINERS = (ROOT / "docs" / "containers.md").read_text()
+CONTAINER_LINES = [
+    line.partition("#")[0].strip()
+    for text in re.findall(r"```\n(.*?)```", CONTAINERS, re.DOTALL)
+    for line in text.splitlines()
+]
+TOOL = """#!/bin/sh
+{ echo "$(basename "$0") $*"; ls; } >"$TOLD"
+"""
+
+
+@pytest.mark.parametrize("line", CONTAINER_LINES)
+def test_every_command_about_containers_works(
+    line: str, run_py: Run, run_hpc: Run, tmp_path: Path, fake_slurm: FakeSlurm
+) -> None:
+    """Tools that build images are there in name only; images that nodes would have are empty files."""
+    for tool in ("podman", "apptainer"):
+        (fake_slurm.directory / "bin" / tool).write_text(TOOL)
+        (fake_slurm.directory / "bin" / tool).chmod(0o755)
+    (tmp_path / "project.sif").touch()
+    fake_slurm.answer("sinfo", "gpu*|2-00:00:00|8|128|2060000|gpu:a100:8,gpu:h100:8\n")
+    program, *words = shlex.split(line.replace("/shared/images", str(tmp_path)).replace("python run.py", "run.py"))
+    told = tmp_path / "told"
+    done = {"run.py": run_py, "hpc": run_hpc}[program](*words, environ={**fake_slurm.environ, "TOLD": str(told)})
+    assert done.returncode == 0, done.stderr
+    if "--build" in words:
+        asked, *files = told.read_text().splitlines()
+        assert asked.startswith(f"{words[words.index('--tool') + 1]} build ")
+        assert {"Dockerfile", "hpc", "install.sh", "project", "project.def", "requirements.txt"} == {*files}
+    elif program == "hpc":
+        assert "pytorch/pytorch:2." in done.stdout
+    else:
+        assert "hpc_worker" in fake_slurm.scripts[0]
+
+
 PARTS = """
 from types import SimpleNamespace
 import torch

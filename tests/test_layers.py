@@ -19,16 +19,17 @@ from tests.conftest import ROOT, FakeSlurm, clean_environment
 
 LAYERS = (
     ("errors", "failpoints", "files", "paths"),
-    ("say",),
+    ("say", "project"),
     ("config", "world", "slurm"),
     ("run",),
     ("stop", "submit"),
     ("attempt",),
     ("launch", "connect", "status"),
-    ("checkpoint",),
+    ("checkpoint", "report"),
     ("data", "strategy", "tracking"),
     ("runtime",),
     ("task",),
+    ("doctor",),
     ("cli",),
 )
 """From low to high. Two names in one layer do not know each other; a name is a module or a package of hpc/."""
@@ -47,7 +48,7 @@ MAY_IMPORT = {
 
 NEEDS_TORCH = (
     *("hpc.checkpoint", "hpc.connect", "hpc.data", "hpc.examples", "hpc.runtime", "hpc.strategy", "hpc.tracking"),
-    *("hpc.launch.notebook", "hpc.task.notebook"),
+    *("hpc.doctor.allocation", "hpc.launch.notebook", "hpc.task.notebook"),
 )
 """At import; everything else is imported on login nodes, where importing torch is most of the waiting."""
 

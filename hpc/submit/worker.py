@@ -15,11 +15,10 @@ from hpc.submit import runtimes
 from hpc.submit.container import Box, box_of
 from hpc.submit.interpreter import interpreter
 from hpc.submit.plan import Plan
+from hpc.submit.project import other_directories
 
 TASK = "hpc.task.entry"
 """What a rank imports first: where this can be imported, a rank can start."""
-INSTALLED = ("site-packages", "dist-packages")
-"""In the path of what is installed for one Python, and means nothing to another one."""
 
 
 def command(plan: Plan) -> str:
@@ -51,18 +50,18 @@ def python_path(plan: Plan) -> str:
 
     This directory comes first whether or not it is on sys.path, so that `hpc run` and `python run.py` send the same.
     """
+    if box_of(plan) is not None:  # what is installed here is for another Python
+        return ":".join(map(str, dict.fromkeys([Path.cwd(), *other_directories([])])))
+    installed = (sys.prefix, sys.base_prefix)
     here = [Path.cwd(), *(Path(entry or ".").absolute() for entry in sys.path if not entry.endswith(".zip"))]
-    installed = [entry for entry in here if any(map(entry.is_relative_to, (sys.prefix, sys.base_prefix)))]
-    if box_of(plan) is not None:
-        installed += [entry for entry in here if not set(INSTALLED).isdisjoint(entry.parts)]
-    return ":".join(str(entry) for entry in dict.fromkeys(here) if entry not in installed)
+    return ":".join(str(entry) for entry in dict.fromkeys(here) if not any(map(entry.is_relative_to, installed)))
 
 
 def _words(box: Box) -> list[str]:
     words = runtimes.words(box)
     if box.runtime == "pyxis":  # srun has entered the container by then
         return words
-    return ["bash", "-c", _template("container.sh"), "hpc", box.runtime, _file(box), runtimes.passed(box), *words]
+    return ["bash", "-c", _template("container.sh"), "container", box.runtime, _file(box), runtimes.passed(box), *words]
 
 
 def _file(box: Box) -> str:

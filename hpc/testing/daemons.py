@@ -121,7 +121,7 @@ class Daemon:
 
     def start_again(self) -> None:
         """Start one that has ended; one that runs goes on. Whether it serves already is another question."""
-        if self._ended():
+        if self.has_ended:
             self._process = self._begin()
 
     def kill(self) -> None:
@@ -136,8 +136,8 @@ class Daemon:
             RuntimeError: It ended instead; carries the end of its output.
             TimeoutError: It is not ready after `READY_SECONDS`.
         """
-        wait_until(lambda: self._ended() or is_ready(), lambda: self._story("is not ready"), READY_SECONDS)
-        if self._ended():
+        wait_until(lambda: self.has_ended or is_ready(), lambda: self._story("is not ready"), READY_SECONDS)
+        if self.has_ended:
             raise RuntimeError(self._story(f"ended with {self._process.returncode} while starting"))
 
     def stop(self) -> None:
@@ -149,7 +149,9 @@ class Daemon:
             self._process.kill()
             self._process.wait()
 
-    def _ended(self) -> bool:
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
         return self._process.poll() is not None
 
     def _story(self, what: str) -> str:
@@ -172,7 +174,7 @@ def start_daemons(site: Site, nodes: tuple[str, ...], accounting: bool) -> Itera
     if accounting:
         yield from _start_database(site)
         yield from _start_slurmdbd(site)
-    yield from _start_slurmctld(site)
+    yield from _start_controller(site)
     for node in nodes:
         yield Daemon(site, node, node, ["slurmd", "-D", "-N", node])
 
@@ -213,7 +215,8 @@ def _start_slurmdbd(site: Site) -> Iterator[Daemon]:
         raise RuntimeError(f"sacctmgr could not add the cluster ({done.returncode}): {done.stdout}{done.stderr}")
 
 
-def _start_slurmctld(site: Site) -> Iterator[Daemon]:
+def _start_controller(site: Site) -> Iterator[Daemon]:
+    """Slurmctld, which goes on from its state where it was killed."""
     daemon = Daemon(site, "slurmctld", CONTROLLER, ["slurmctld", "-D"])
     yield daemon
     daemon.wait_ready(lambda: _client(site, "scontrol", "ping").returncode == 0)
