@@ -1,17 +1,21 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
+# make test-faults: every fault that this machine can inject, on a Slurm of its own, and a table of what became of it.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test matrix lint bench setup slurm clean
+.PHONY: train test test-faults matrix lint bench setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
-test: $(VENV)/ready slurm lint
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/ready slurm browser lint
+	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+test-faults: $(VENV)/ready slurm browser
+	$(BIN)/python -m pytest -v -m faults $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix
@@ -28,7 +32,11 @@ setup: $(VENV)/ready
 
 # Installs Slurm where it can, with root and apt; without it pytest skips the tests on a real Slurm and names them.
 slurm:
-	@sh tests/slurm/install.sh
+	@sh hpc/testing/install.sh
+
+# Installs Chromium likewise.
+browser:
+	@sh tests/report/install.sh
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,7 @@
     ├── SlurmError             1  a Slurm command failed; carries the command and its stderr
     ├── SaveError             74  a checkpoint could not be made durable
     ├── LoadError             65  checkpoints were committed, and none of them loads
+    ├── HungError             70  no rank went on any more, and a watchdog has ended the attempt
     ├── NoProgressError       76  several lives in a row ended without a new checkpoint
     ├── DivergedError         79  a logged value is not finite; nothing was saved from there on
     └── DriftError            80  ranks hold different weights; nothing was saved from there on
@@ -21,7 +22,7 @@ EXIT_CONTINUE = 75
 EXIT_HUNG = 70
 """A rank makes no progress any more: the run goes on in another life, as after a crash (EX_SOFTWARE)."""
 EXIT_INTERRUPTED = 130
-"""A person has pressed Ctrl-C, and nothing more was done: 128 + SIGINT."""
+"""A person has ended it: with Ctrl-C, and nothing more was done, or with a stop file, after a save: 128 + SIGINT."""
 
 
 class HpcError(Exception):
@@ -68,6 +69,12 @@ class LoadError(HpcError):
     """Checkpoints exist, and none of them can be trusted (EX_DATAERR)."""
 
     exit_code = 65
+
+
+class HungError(HpcError):
+    """No rank went on any more, and a watchdog has ended the attempt (EX_SOFTWARE)."""
+
+    exit_code = 70
 
 
 class NoProgressError(HpcError):

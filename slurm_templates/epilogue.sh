@@ -9,7 +9,7 @@ hpc_field() {
     tr ' ' '\n' <<<"$hpc_record" | sed -n "s/^$1=//p" | head -n 1
 }
 
-# Whether a command of Slurm has failed because nobody answered (hpc/submit/once.py).
+# Whether a command of Slurm has failed because nobody answered (hpc/submit/answer.py).
 hpc_is_away() {
     grep -Eqi 'timed? ?out|unable to contact|connection|communication|zero bytes|send/recv' <<<"$1"
 }
@@ -26,9 +26,11 @@ hpc_ask() {
     done
 }
 
-# What the first rank to fail has told the journal in this life.
+# What the first rank to fail has told the journal in this life, and not an echo of that, where there is anything else.
 hpc_failed() {
-    cat "$hpc_directory/journal/$hpc_life."*.jsonl 2>/dev/null | grep '^{"event": "failed"' | head -n 1
+    cat "$hpc_directory/journal/$hpc_life."*.jsonl 2>/dev/null | awk '
+        /^{"event": "failed"/ && (!told || /"is_echo": false/ && echo) { told = $0; echo = /"is_echo": true/ }
+        END { if (told) print told }'
 }
 
 # What srun and slurmstepd have said in this life.
@@ -110,7 +112,7 @@ hpc_excluded() {
         s/^srun: error: Node failure on ([^ ]+).*/\1/p' | head -n 1)
     list=$(hpc_field ExcNodeList | sed 's/(null)//')
     list=$list${list:+,}$node
-    there=$(sinfo --noheader --Node --partition="$(hpc_field Partition)" --states=idle,mixed,allocated,completing --format=%n)
+    there=$(sinfo --noheader --Node --partition="$(hpc_field Partition)" --states=idle,mixed,allocated,completing --format=%N)
     there=$(grep -vxF -f <(scontrol show hostnames "$list") <<<"$there" | sort -u | wc -l)
     if [ -n "$node" ] && [ "$there" -ge "$(hpc_field NumNodes)" ]; then
         echo "$list"

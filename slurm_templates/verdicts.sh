@@ -9,7 +9,7 @@
 #
 # The answer is the verdict, what follows (again, if_asked, already, nothing), what it counts as (crash, life, nothing), and
 # a phrase about the job.
-hpc_memory_words='OutOfMemoryError|out of memory|MemoryError|[Cc]annot allocate memory|can.t allocate memory|oom.kill'
+hpc_memory_words='OutOfMemoryError|[Oo]ut [Oo]f [Mm]emory|MemoryError|[Cc]annot allocate memory|can.t allocate memory|oom.kill'
 hpc_echo_words='[Cc]onnection (closed|reset|refused|timed out)|[Bb]roken pipe|remote process exited|failed to recv'
 hpc_echo_words+='|communicator was aborted|Dist(Network|Store|Backend)Error|Timed out waiting|[Ss]ocket [Tt]imeout'
 hpc_why() {

@@ -189,6 +189,16 @@ def test_the_job_imports_the_hpc_that_submitted_it(
     assert found == f"{installation.home / 'hpc' / '__init__.py'}\n"
 
 
+def test_a_new_project_trains_and_passes_its_own_test(installation: Installation, tmp_path: Path) -> None:
+    """Every installation writes the same files; what trains is the wheel, as a stranger has it."""
+    command = (str(installation.python), "-m", "hpc", "init", "project", "mine")
+    _output(*command, cwd=tmp_path, PYTHONPATH=installation.pythonpath)
+    templates = {path.removesuffix(".j2") for path in _files(ROOT / "hpc" / "project" / "template", ".")}
+    assert _files(tmp_path / "mine", ".") == templates
+    if installation.python.parent.parent.name == "wheel":
+        _output(str(installation.python), "-m", "pytest", "-q", cwd=tmp_path / "mine", PYTHONPATH="")
+
+
 def test_another_hydra_app_sees_the_groups(installation: Installation, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text(CONFIG)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc.attempt.identity import name_of, needs_stamp, new_stamp
+from hpc.attempt.statement import statement_files
 from hpc.run.directory import RunDirectory
 from hpc.run.journal import Journal
 from hpc.run.secret import Secret, shared_secret
@@ -30,7 +31,7 @@ class Attempt:
         secret: What its ranks prove themselves with.
         directory: The run directory.
         requests: Whether this process was told to stop.
-        record: Where the rank that fails first writes down why. No file of an older attempt.
+        record: The report of its failure, beside which ranks that fail write down why. No file of an older attempt.
         environ: The process's environment variables, for libraries that are told in no other way.
     """
 
@@ -101,4 +102,4 @@ def _unused(directory: Path, identity: str) -> Path:
     """The record of this attempt. Where a shell starts the program twice in one step, both have the same name."""
     again = (f"{identity}.again-{number}" for number in itertools.count(1))
     records = map(RunDirectory(directory).failure, itertools.chain([identity], again))
-    return next(record for record in records if not os.path.lexists(record))
+    return next(record for record in records if not os.path.lexists(record) and not statement_files(record))

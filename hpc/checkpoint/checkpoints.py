@@ -19,6 +19,7 @@ from hpc.connect.process_group import ProcessGroup
 from hpc.errors import DivergedError, HpcError, LoadError, SaveError
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Committed, Diverged, Resumed, SaveFailed
+from hpc.run.grace import seconds_to_leave
 from hpc.run.journal import Journal
 from hpc.run.lives import last_committed_step, lives
 from hpc.say import phase
@@ -198,6 +199,7 @@ class Checkpoints:
         else:
             seconds = round(flight.durable_seconds, 3), round(flight.blocked_seconds, 3)
             self.journal.write(Committed(flight.step, *seconds))
+            self.requests.needs(seconds_to_leave(flight.durable_seconds))
             self.schedule.measured(flight)
 
     def _warn_of_waiting(self, step: int) -> None:

@@ -44,7 +44,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Testimony:
+class Statement:
     """What one rank says before a checkpoint is written.
 
     Args:
@@ -156,21 +156,21 @@ def evidence(surveys: Iterable[Survey], settings: Mapping[str, str]) -> Evidence
     return Evidence(values, tuple(not_finite))
 
 
-def verdict(testimonies: Sequence[Testimony], step: int) -> HpcError | None:
+def verdict(statements: Sequence[Statement], step: int) -> HpcError | None:
     """What keeps the ranks from saving, in the words of the first that knows of something; no comparison yet."""
-    for said in testimonies:
+    for said in statements:
         if said.problem is not None:
             return said.problem
     nothing = f"nothing of step {step} was saved"
-    doubts = [(*said.doubt, rank) for rank, said in enumerate(testimonies) if said.doubt[1]]
+    doubts = [(*said.doubt, rank) for rank, said in enumerate(statements) if said.doubt[1]]
     if doubts:
         _, doubt, rank = min(doubts)  # a loss that is NaN on one rank is NaN on all of them in the next step
-        where = f" on rank {rank}" if len(testimonies) > 1 else ""
+        where = f" on rank {rank}" if len(statements) > 1 else ""
         return DivergedError(
             f"{doubt}{where}; the last checkpoint is from before, and {nothing}: lower the learning rate or clip "
             "gradients in a new run_dir, or take the name of a logged value out of runtime.must_be_finite."
         )
-    for rank, said in enumerate(testimonies):
+    for rank, said in enumerate(statements):
         if said.not_finite:
             names = ", ".join(spoken(name) for name in said.not_finite[:SHOWN])
             more = len(said.not_finite) - SHOWN
@@ -181,11 +181,11 @@ def verdict(testimonies: Sequence[Testimony], step: int) -> HpcError | None:
     return None
 
 
-def disagree(testimonies: Sequence[Testimony]) -> bool:
+def disagree(statements: Sequence[Statement]) -> bool:
     """Whether ranks that share something have other digests of it."""
     seen: dict[str, str] = {}
     return any(
-        seen.setdefault(ranks, digest) != digest for said in testimonies for ranks, digest in said.digests.items()
+        seen.setdefault(ranks, digest) != digest for said in statements for ranks, digest in said.digests.items()
     )
 
 

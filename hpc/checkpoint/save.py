@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from hpc.checkpoint.drift import Survey, Testimony, difference, disagree, evidence, survey, verdict
+from hpc.checkpoint.drift import Statement, Survey, difference, disagree, evidence, survey, verdict
 from hpc.checkpoint.engines import SavesItself, save_engines
 from hpc.checkpoint.files import HashingWriter, explained, write_file
 from hpc.checkpoint.group import Group, outcome_of, raised
@@ -156,10 +156,10 @@ def _examine(group: Group, contents: Snapshot) -> None:
     if group.world.world_size == 1:  # nobody to compare with
         written = {name: replace(part, shared_by="") for name, part in written.items()}
     known = evidence([*contents.surveys, *survey(written)], contents.settings)
-    said = Testimony(contents.problem, contents.doubt(), known.not_finite, known.digests())
-    testimonies = group.all_gather(said)
-    error = verdict(testimonies, contents.step)
-    if error is None and disagree(testimonies):
+    said = Statement(contents.problem, contents.doubt(), known.not_finite, known.digests())
+    statements = group.all_gather(said)
+    error = verdict(statements, contents.step)
+    if error is None and disagree(statements):
         error = difference(group.all_gather(known.values), contents.step)
     if error is not None:
         raise error

@@ -5,20 +5,44 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Sequence
 
 import click
 
-from hpc.cli.sweeps import check_slurm_answers
-from hpc.status.sweep import PointStatus, SweepStatus
+from hpc.cli.sweeps import chosen, find_sweep
+from hpc.run.calls import Turn
+from hpc.status.sweep import PointStatus, SweepStatus, check_slurm_answers, look
+from hpc.submit.settle import settle_before
+
+
+def look_in_turn(words: Sequence[str], as_json: bool) -> tuple[Turn, SweepStatus, list[PointStatus]]:
+    """The sweep that is meant and those of its points that are, as nobody may have changed them when they are sent.
+
+    Raises:
+        ConfigurationError: No sweep is meant, or a word names no point.
+        LoadError: The sweep's files are damaged.
+    """
+    directory, rest = find_sweep(words)
+    with _quiet(as_json):
+        settle_before(directory)
+    turn = Turn(directory)
+    status = look(directory, os.environ)
+    return turn, status, chosen(status, rest)
 
 
 def submit_again(
-    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], as_json: bool, new_code: bool = False
+    turn: Turn,
+    status: SweepStatus,
+    points: Sequence[PointStatus],
+    changes: Sequence[str],
+    as_json: bool,
+    new_code: bool = False,
 ) -> None:
     """Submit them, and say which with --json; nothing is submitted where there are none.
 
     Args:
+        turn: Begun before it was looked where they stand.
         status: Their sweep, as it was a moment ago.
         points: None of them is in the queue.
         changes: Settings to change before, as hardware.memory_gb=64.
@@ -29,15 +53,20 @@ def submit_again(
         ConfigurationError: Slurm does not answer, a change is not valid, or the points cannot be submitted.
     """
     if points:
-        _submit(status, points, changes, as_json, new_code)
+        check_slurm_answers(status)
+        _submit(turn, status, points, changes, as_json, new_code)
     if as_json:
         click.echo(json.dumps({"format": 1, "sweep": str(status.directory), "points": [each.name for each in points]}))
 
 
 def _submit(
-    status: SweepStatus, points: Sequence[PointStatus], changes: Sequence[str], as_json: bool, new_code: bool
+    turn: Turn,
+    status: SweepStatus,
+    points: Sequence[PointStatus],
+    changes: Sequence[str],
+    as_json: bool,
+    new_code: bool,
 ) -> None:
-    check_slurm_answers(status)
     # deferred: submitit and omegaconf take longer to import than the other verbs to run
     from hpc.launch import dispatch
     from hpc.run.points import load_sweep  # deferred, as above
@@ -47,6 +76,10 @@ def _submit(
     sweep, names = load_sweep(status.directory), {point.name for point in points}
     if changes:
         sweep = changed(sweep, names, changes)
-    with contextlib.redirect_stdout(io.StringIO()) if as_json else contextlib.nullcontext():
+    with _quiet(as_json):
         for part, found in with_code(sweep, names, new_code):
-            dispatch.submit_again(part, found, bool(changes))
+            dispatch.submit_again(part, found, bool(changes), turn)
+
+
+def _quiet(as_json: bool) -> contextlib.AbstractContextManager[object]:
+    return contextlib.redirect_stdout(io.StringIO()) if as_json else contextlib.nullcontext()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,15 +12,19 @@ from typing import Any
 
 import click
 
-from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
+from hpc.cli.sweeps import answering, find_sweep, json_option, look_at, names, words_argument
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
 from hpc.run.queue import ask_to_cancel
 from hpc.run.submissions import LOCAL, record_cancelled
 from hpc.say import error, warn
 from hpc.slurm import client
+from hpc.slurm.steps import end_step, running_steps
 from hpc.status.standing import PENDING, RUNNING, SAVING
 from hpc.status.sweep import PointStatus, SweepStatus
+from hpc.submit.settle import settle_before
+
+ALIVE = (PENDING, RUNNING, SAVING)
 
 
 @click.command("cancel")
@@ -32,8 +37,9 @@ def cancel_command(words: tuple[str, ...], as_json: bool, yes: bool) -> None:
 
     A run that is cancelled has the partition's grace to save; `hpc resume` goes on from there.
     """
+    settle_before(find_sweep(words)[0])
     status, points = look_at(words)
-    alive = [point for point in points if point.state in (PENDING, RUNNING, SAVING)]
+    alive = [point for point in points if point.state in ALIVE]
     if alive and not words and not yes:
         _confirm(status, alive)
     cancelled, problems = _cancel(status, alive)
@@ -66,14 +72,53 @@ def _cancel(status: SweepStatus, alive: Sequence[PointStatus]) -> tuple[list[Poi
     local = [point for point in alive if point.job is not None and point.job.submission.scheduler == LOCAL]
     stopped = [point for point in local if _stop(status.directory, point, problems)]
     in_slurm = [point for point in alive if point.job is not None and point.job.submission.scheduler != LOCAL]
-    cancelled = stopped + _scancel(in_slurm, problems)
-    if not cancelled:
-        return cancelled, problems
-    try:
-        record_cancelled(status.directory, [point.job.id for point in cancelled if point.job is not None])
-    except OSError as problem:
-        warn(f"{status.directory} must be writable to note what was cancelled, but is not: {problem.strerror}.")
+    shared = [point for point in in_slurm if point.job is not None and point.job.is_shared]
+    alone = [point for point in in_slurm if point not in shared]
+    _note(status.directory, shared)  # before: their job looks there when one of its points comes to its end
+    cancelled = stopped + _scancel(alone, problems) + _cancel_shared(status, shared, problems)
+    _note(status.directory, [point for point in cancelled if point not in shared])
     return cancelled, problems
+
+
+def _note(sweep: Path, points: Sequence[PointStatus]) -> None:
+    try:
+        if points:
+            record_cancelled(sweep, [point.job.id for point in points if point.job is not None])
+    except OSError as problem:
+        warn(f"{sweep} must be writable to note what was cancelled, but is not: {problem.strerror}.")
+
+
+def _cancel_shared(status: SweepStatus, points: Sequence[PointStatus], problems: list[str]) -> list[PointStatus]:
+    """The steps of points whose job has others; the whole job where it has none left. A second time, at once."""
+    jobs: dict[str, list[PointStatus]] = {}
+    for point in points:
+        assert point.job is not None
+        jobs.setdefault(point.job.in_queue, []).append(point)
+    done: list[PointStatus] = []
+    for job, members in jobs.items():
+        others = [
+            each for each in status.points
+            if each.job is not None and each.job.in_queue == job and each not in members and each.state in ALIVE
+        ]  # fmt: skip
+        try:
+            _end_lanes(job, members, bool(others))
+            done += members
+        except SlurmError as problem:
+            problems.append(f"{names(members).capitalize()} could not be cancelled: {' '.join(str(problem).split())}")
+    return done
+
+
+def _end_lanes(job: str, members: Sequence[PointStatus], others: bool) -> None:
+    held = [member.job for member in members if member.job is not None]
+    clusters = held[0].submission.clusters
+    if not others:
+        client.cancel(job, clusters)
+        return
+    steps = running_steps(job, os.environ, clusters)
+    for each in held:
+        step = steps.get(f"lane-{each.id.partition('.')[2]}")
+        if step is not None:
+            end_step(step, "KILL" if each.is_cancelled else "TERM", clusters)
 
 
 def _stop(sweep: Path, point: PointStatus, problems: list[str]) -> bool:

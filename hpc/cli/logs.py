@@ -10,9 +10,10 @@ import click
 
 from hpc.cli.sweeps import answering, chosen, find_sweep, words_argument
 from hpc.errors import ConfigurationError
+from hpc.status.ending import log_path
 from hpc.status.logs import Log, merged, rank_logs, window_of
 from hpc.status.rows import is_done
-from hpc.status.standing import log_path, past_of
+from hpc.status.standing import past_of
 from hpc.status.sweep import PointStatus, SweepStatus, look
 
 POLL_SECONDS = 0.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from hpc.cli.again import submit_again
-from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
+from hpc.cli.again import look_in_turn, submit_again
+from hpc.cli.sweeps import answering, json_option, names, words_argument
 from hpc.status.standing import CANCELLED, LOST, STOPPED, UNSUBMITTED
 
 CONTINUED = (STOPPED, LOST, CANCELLED, UNSUBMITTED)
@@ -17,8 +17,8 @@ CONTINUED = (STOPPED, LOST, CANCELLED, UNSUBMITTED)
 @answering
 def resume_command(words: tuple[str, ...], as_json: bool) -> None:
     """Continue what has stopped, was lost or cancelled, and submit what never was. A failed point needs `hpc retry`."""
-    status, points = look_at(words)
+    turn, status, points = look_in_turn(words, as_json)
     wanted = [point for point in points if point.state in CONTINUED]
     if not wanted and not as_json:
         click.echo(f"Nothing of {names(points)} waits to be continued in {status.directory}.")
-    submit_again(status, wanted, (), as_json)
+    submit_again(turn, status, wanted, (), as_json)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from hpc.cli.again import submit_again
-from hpc.cli.sweeps import answering, json_option, look_at, names, words_argument
+from hpc.attempt.cause import KINDS
+from hpc.cli.again import look_in_turn, submit_again
+from hpc.cli.sweeps import answering, json_option, names, words_argument
 from hpc.errors import ConfigurationError
-from hpc.status.causes import KINDS
 from hpc.status.standing import FAILED, LOST
 
 
@@ -23,13 +23,13 @@ def retry_command(
 ) -> None:
     """Submit failed and lost points again; each goes on from its newest checkpoint."""
     kinds = _kinds(cause)
-    status, points = look_at(words)
+    turn, status, points = look_in_turn(words, as_json)
     failed = [point for point in points if point.state in (FAILED, LOST)]
     wanted = [point for point in failed if not kinds or (point.standing.cause and point.standing.cause.kind in kinds)]
     if not wanted and not as_json:
         of = f" because of {cause}" if cause else ""
         click.echo(f"Nothing of {names(points)} has failed{of} in {status.directory}.")
-    submit_again(status, wanted, changes, as_json, new_code=new_code)
+    submit_again(turn, status, wanted, changes, as_json, new_code=new_code)
 
 
 def _kinds(text: str | None) -> tuple[str, ...]:

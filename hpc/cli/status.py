@@ -14,6 +14,7 @@ import click
 from hpc.cli.columns import cut, duration, fitted, terminal_width, wrapped
 from hpc.cli.sweeps import answering, json_option, look_at, words_argument
 from hpc.slurm.reasons import explained
+from hpc.status.ending import report
 from hpc.status.overrides import short_names
 from hpc.status.rows import as_json, is_done, row
 from hpc.status.standing import DAMAGED, FAILED, FINISHED, LOST, PENDING, RUNNING, SAVING, STOPPED, UNSUBMITTED
@@ -74,7 +75,8 @@ def screen(status: SweepStatus, points: Sequence[PointStatus], show_all: bool, w
     hidden = len(points) - len(shown)
     blocks = [_head(status, points), _table(status, [row(point) for point in shown], width)]
     blocks += [f"{hidden:,} more points: --all shows them."] if hidden else []
-    notes = list(_notes(points, width))
+    told = _report(points[0]) if len(points) == 1 else ""
+    notes = [told] if told else list(_notes(points, width))
     blocks += ["\n".join(notes)] if notes else []
     return "\n\n".join(blocks)
 
@@ -173,6 +175,14 @@ def _notes(points: Sequence[PointStatus], width: int) -> Iterator[str]:
         yield wrapped(code.ljust(head), f"{cut(words, 240)} ({_points(names)})", width)
     if len(told) > MOST_NOTES:
         yield f"{len(told) - MOST_NOTES} more causes: `hpc status --json` has all."
+
+
+def _report(point: PointStatus) -> str:
+    """All that is known of why a single point failed."""
+    past = point.standing.past or ()
+    if point.state not in (FAILED, LOST) or not past:
+        return ""
+    return report(point.directory, past[-1], point.job, point.queued).rstrip()
 
 
 def _points(names: Sequence[str]) -> str:

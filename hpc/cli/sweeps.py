@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from hpc.errors import EXIT_INTERRUPTED, ConfigurationError, HpcError
+from hpc.errors import EXIT_INTERRUPTED, HpcError
 from hpc.run.listing import list_points
 from hpc.status import find
 from hpc.status.overrides import differing_keys, values_of
@@ -88,19 +88,6 @@ def chosen(status: SweepStatus, words: Sequence[str]) -> list[PointStatus]:
     """
     jobs = {point.name: point.job.id for point in status.points if point.job is not None}
     return [status.points[index] for index in find.select(status.points, jobs, words)]
-
-
-def check_slurm_answers(status: SweepStatus) -> None:
-    """Before something is sent: without an answer it is not known what is in the queue already.
-
-    Raises:
-        ConfigurationError: Slurm gave none.
-    """
-    if status.problem:
-        raise ConfigurationError(
-            f"Slurm must say what is in its queue before points are submitted again, but does not ({status.problem}): "
-            "try again when it does."
-        )
 
 
 def names(points: Iterable[PointStatus]) -> str:

@@ -103,10 +103,25 @@ def _wrong_together(settings: Settings) -> str:
         _wrong_hardware(settings.hardware)
         or _wrong_cluster(settings.cluster, settings.hardware)
         or _wrong_container(settings.container, settings.cluster)
+        or _wrong_packing(settings)
         or _wrong_strategy(settings.strategy)
         or _wrong_checkpoint(settings.checkpoint)
         or _wrong_experiment(settings.experiment)
     )
+
+
+def _wrong_packing(settings: Settings) -> str:
+    """Points that share a job have a share of one node each, which must be known."""
+    hardware, count = settings.hardware, settings.launch.per_job
+    options = [name for name, value in settings.cluster.sbatch.items() if name.startswith("gpus") and value]
+    reason = ""
+    if hardware.nodes > 1:
+        reason = f"hardware.nodes is {hardware.nodes}, and points share one node"
+    elif hardware.memory_gb == 0:
+        reason = "hardware.memory_gb is 0, which is all of the node's memory for one of them"
+    elif options:
+        reason = f"cluster.sbatch asks for GPUs with {options[0]}, of which no share is known"
+    return f"launch.per_job must be 1 for these points, but is {count}: {reason}." if reason and count > 1 else ""
 
 
 def _wrong_hardware(hardware: Hardware) -> str:
@@ -120,7 +135,7 @@ def _wrong_hardware(hardware: Hardware) -> str:
 
 def _wrong_cluster(cluster: Cluster, hardware: Hardware) -> str:
     seconds = hardware.time_limit_minutes * 60
-    if cluster.grace_seconds >= seconds:
+    if cluster.grace_seconds is not None and cluster.grace_seconds >= seconds:
         return (
             f"cluster.grace_seconds must be below the time limit (hardware.time_limit_minutes={seconds // 60} is "
             f"{seconds} s), but is {cluster.grace_seconds}: the run would stop before its first step."

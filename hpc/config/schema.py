@@ -102,8 +102,9 @@ class Cluster:
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)
     """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int = field(default=120, metadata=at_least(1))
-    """How long before the time limit the run stops and saves; must exceed one step plus one save."""
+    grace_seconds: int | None = field(default=None, metadata=at_least(1))
+    """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
+    half of a short time limit, and longer where the run's own steps and saves are measured to need it."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
     """At most this many points of a sweep run at once."""
     container: str | None = field(default=None, metadata=one_of(None, *CONTAINER_RUNTIMES))
@@ -205,6 +206,9 @@ class RuntimeOptions:
     """Appended to node names: `i` on systems whose fabric has its own names."""
     rendezvous_timeout_seconds: int = field(default=300, metadata=at_least(1))
     collective_timeout_seconds: int = field(default=1800, metadata=at_least(1))
+    hang_seconds: float | None = field(default=None, metadata=at_least(0))
+    """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
+    lets a run hang until its time limit."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 
@@ -245,6 +249,9 @@ class Launch:
     max_parallel: int | None = field(default=None, metadata=at_least(1))
     """At most this many points of the sweep run at once; None: cluster.max_parallel_points in Slurm, and on this
     machine as many as its CPUs, memory and GPUs suffice for."""
+    per_job: int = field(default=1, metadata=at_least(1))
+    """So many points share a job of Slurm, on one node: each has the hardware that it asks for, and an end of its own.
+    On this machine points run side by side where they fit, whatever this is."""
     max_points: int = field(default=100_000, metadata=at_least(1))
     """A sweep of more points is refused before any of them is composed; ten thousand take about 100 MB of memory."""
     max_crashes: int = field(default=3, metadata=at_least(1))
@@ -257,6 +264,9 @@ class Launch:
     """A sweep that may use more, when all points run until their time limits, is sent when somebody has said yes."""
     yes: bool = False
     """Says so beforehand."""
+    force: bool = False
+    """A command that is typed once more begins all of its points anew; what they had is moved to earlier/. Else those
+    are submitted that are missing or have failed."""
     snapshot: bool = True
     """Jobs run the code as it is now; false: as it lies there whenever one of their lives starts."""
     snapshot_max_megabytes: int = field(default=200, metadata=at_least(1))

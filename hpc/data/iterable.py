@@ -13,7 +13,7 @@ from hpc.connect.process_group import ProcessGroup
 from hpc.data.deal import check_reading
 from hpc.data.loader import PreparedLoader
 from hpc.data.nest import on_device, to_device
-from hpc.data.prepared import Prepared
+from hpc.data.prepared import Prepared, evaluating
 from hpc.data.rows import Counting, CurrentRows, until_all_are_done
 from hpc.data.share import Share
 from hpc.data.workers import WorkerStart
@@ -74,7 +74,7 @@ class PreparedIterable(Prepared):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._tell_epoch(self._next_pass())
         batches = until_all_are_done(iter(self._reader), self.group)
-        return self.current.follow((rows, to_device(batch, self.device)) for rows, batch in batches)
+        return evaluating(self.current.follow((rows, to_device(batch, self.device)) for rows, batch in batches))
 
     def stream(self, start: int, positions: Sequence[Any] = ()) -> Iterator[Any]:
         """This rank's micro-batches without end; the data set is read again whenever it ends.

@@ -16,7 +16,7 @@ from hpc.data.batches import EndlessBatches, OnePass
 from hpc.data.deal import Deal, check_resumed, deal_of, position_of
 from hpc.data.nest import on_device
 from hpc.data.order import SampleOrder
-from hpc.data.prepared import Prepared
+from hpc.data.prepared import Prepared, evaluating
 from hpc.data.rows import CurrentRows
 from hpc.data.share import Share
 from hpc.data.workers import Alone, Turns, numbered, reader
@@ -62,7 +62,7 @@ class PreparedLoader(Prepared):
         return self._pass(0, 0).stop
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return self.epoch_stream(self._next_pass(), 0)
+        return evaluating(self.epoch_stream(self._next_pass(), 0))
 
     def __len__(self) -> int:
         return len(OnePass(self.order, self.share, drop_last=self.deal.drop_last))

@@ -2,10 +2,10 @@
 
     python -m hpc.launch.controller DESCRIPTOR JOB RANKS SWEEP POINT WRITERS COMMAND
 
-What `srun --kill-on-bad-exit` does on a cluster. It runs in a session of its own, so that a Ctrl-C reaches the queue
-alone. The queue speaks through a pipe: each byte is the number of a signal for the ranks. When the pipe is closed the
-queue is gone, and the ranks have KILL_WAIT_SECONDS to save and end. When the controller is gone, the kernel ends the
-ranks at once.
+What `srun --kill-on-bad-exit` does on a cluster; at the end it writes down how each rank ended, because one that was
+killed could not. It runs in a session of its own, so that a Ctrl-C reaches the queue alone. The queue speaks through a
+pipe: each byte is the number of a signal for the ranks. When the pipe is closed the queue is gone, and the ranks have
+KILL_WAIT_SECONDS to save and end. When the controller is gone, the kernel ends the ranks at once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from hpc.attempt.report import settle
+from hpc.errors import EXIT_CONTINUE, LoadError
 from hpc.files import PRIVATE_MODE, open_to_append
+from hpc.launch.oom import oom_kills
+from hpc.run.directory import RunDirectory
+from hpc.run.journal import read_journal
 from hpc.run.queue import QueueFiles
+from hpc.slurm.step_end import Exit, StepEnd
 from hpc.submit.environment import for_child
 
 POLL_SECONDS = 0.05
@@ -48,6 +55,8 @@ class Ranks:
         self, commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]], logs: Sequence[Path]
     ) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.exits: list[Exit] = []
+        self._is_ending = False
         self._deadline = float("inf")
         libc, parent = ctypes.CDLL(None), os.getpid()
 
@@ -76,11 +85,13 @@ class Ranks:
     def wait(self, orders: int) -> int:
         """Wait until every rank is gone; returns the first code that was not 0, as 128+n for signal n.
 
+        Meanwhile `exits` gets how each rank has ended.
+
         Args:
             orders: The pipe from the queue.
         """
         first, sources = 0, [orders]
-        while any(process.poll() is None for process in self.processes):
+        while self._note_exits() < len(self.processes):
             if time.monotonic() > self._deadline:
                 self.signal(signal.SIGKILL)
             if not first and (first := self._first_bad_code()):
@@ -91,6 +102,7 @@ class Ranks:
 
     def signal(self, number: int) -> None:
         """Send a signal to every rank that is left."""
+        self._is_ending = self._is_ending or number != signal.SIGUSR2
         for process in self.processes:
             process.send_signal(number)
 
@@ -113,10 +125,34 @@ class Ranks:
         self.signal(signal.SIGTERM)
         self._deadline = min(self._deadline, time.monotonic() + seconds)
 
+    def _note_exits(self) -> int:
+        """How many ranks are gone. Of those found in one look, a signal comes before a code: others failed after it."""
+        noted, ended = {each.rank for each in self.exits}, self._is_ending
+        codes = [(process.poll(), rank) for rank, process in enumerate(self.processes) if rank not in noted]
+        for code, rank in sorted((code, rank) for code, rank in codes if code is not None):
+            shown = code if code >= 0 else 128 - code
+            self.exits.append(Exit(rank, shown, os.uname().nodename, ended, round(time.time(), 3)))
+        return len(self.exits)
+
     def _first_bad_code(self) -> int:
-        """Among ranks found dead in one poll, report a signal before an exit code: the others failed after it."""
-        codes = sorted(process.poll() or 0 for process in self.processes)
-        return next((code if code > 0 else 128 - code for code in codes if code), 0)
+        return next((each.code for each in self.exits if each.code), 0)
+
+
+def report(sweep: Path, point: str, job: str, end: StepEnd, ranks: int) -> None:
+    """Write down how the ranks of an attempt ended.
+
+    Args:
+        sweep: The sweep's directory.
+        point: The name of the point.
+        job: A part of the name of the attempt.
+        end: What was seen.
+        ranks: Their number.
+    """
+    with suppress(OSError, LoadError):
+        attempts = [event.attempt for event in read_journal(sweep / point) if job in event.attempt]
+        if attempts:
+            record = RunDirectory(sweep / point).failure(attempts[-1])
+            settle(record, end, ranks, partial(QueueFiles(sweep).log, job))
 
 
 def main(descriptor: str, job: str, ranks: str, sweep: str, point: str, writers: str, *interpreter: str) -> int:
@@ -129,10 +165,15 @@ def main(descriptor: str, job: str, ranks: str, sweep: str, point: str, writers:
     )
     signal.signal(signal.SIGTERM, lambda number, _: started.signal(number))  # a person's, as to one job of many
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    killed = oom_kills()
     try:
-        return started.wait(int(descriptor))
+        code = started.wait(int(descriptor))
     finally:
         started.end()
+    if code not in (0, EXIT_CONTINUE):
+        states = ("OUT_OF_MEMORY",) if oom_kills() > killed else ()
+        report(Path(sweep), point, job, StepEnd(tuple(started.exits), states), count)
+    return code
 
 
 if __name__ == "__main__":

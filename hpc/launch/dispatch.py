@@ -8,6 +8,8 @@ from dataclasses import fields
 from hpc.config.limits import typed
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
+from hpc.run.aside import set_aside
+from hpc.run.calls import Turn
 from hpc.run.index import record_sweep
 from hpc.run.point import Point
 from hpc.run.points import Sweep
@@ -47,13 +49,17 @@ def _submit(sweep: Sweep) -> None:
         raise SystemExit(code)
 
 
-def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None:
+def submit_again(
+    sweep: Sweep, names: Collection[str], is_changed: bool, turn: Turn, anew: Collection[str] = ()
+) -> None:
     """Send some points of a sweep that exists already to where their own `cluster` says.
 
     Args:
         sweep: As it is to be.
         names: Of the points. None of them may be in the queue or run.
         is_changed: Whether the sweep on disk is another; see `hpc.submit.again.changed`.
+        turn: Begun before it was looked where the points stand.
+        anew: Those that begin anew.
 
     Raises:
         ConfigurationError: Something cannot work as asked.
@@ -61,13 +67,21 @@ def submit_again(sweep: Sweep, names: Collection[str], is_changed: bool) -> None
     """
     with scrubbed_process():
         part = part_of(sweep, names)
+        _check_alike(part)
         here, place = _here(part)
         is_sent = len(here) < len(part.points)
+
+        def write() -> None:
+            if anew:
+                set_aside(sweep.directory, anew)
+            if is_changed:
+                sweep.write_or_continue()
+
         if is_sent:
-            send_again(sweep, names, _scheduler, is_changed)
+            send_again(sweep, names, _scheduler, write, turn)
         if place is None:
             return
-        with local.claimed(sweep.directory, sweep.write_or_continue if is_changed and not is_sent else None) as record:
+        with local.claimed(sweep.directory, None if is_sent else write) as record:
             code = local.run(record, here, place)
         if code:
             raise SystemExit(code)

@@ -42,22 +42,23 @@ def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_
         is_late: Whether its time limit has come.
     """
     try:
-        failed = next((event for event in read_journal(directory, (Failed,)) if _is_of(event, job)), None)
-        life = Life(code, 0, failed.reason if failed else "", failed.code if failed else None)
+        life = _life(directory, job, code)
         verdict = why(_record(is_told_to_end, is_late), life)
         asked = verdict.follows == AGAIN or (verdict.follows == IF_ASKED and settings.launch.retry_exceptions)
         limit = spent(directory, verdict.budget, settings) if asked else ""
-        goes_on, code = asked and not limit, NoProgressError.exit_code if limit else life.meant_code
-        Journal(directory, f"submitit-local.{job}-0").write(
-            Ended(code, verdict.name, AGAIN if goes_on else NOTHING, verdict.budget, commits_so_far(directory))
-        )
+        goes_on, code, commits = asked and not limit, life.meant_code, commits_so_far(directory)
+        told = Ended(code, verdict.name, AGAIN if goes_on else NOTHING, verdict.budget, commits)
+        Journal(directory, f"submitit-local.{job}-0").write(told)
     except HpcError as error:  # the journal cannot be read or written: nobody could count how often it begins
         return Ending(Verdict("unknown", NOTHING, NOTHING, str(error)), code, goes_on=False)
-    return Ending(verdict, code, goes_on, limit)
+    return Ending(verdict, NoProgressError.exit_code if limit else code, goes_on, limit)
 
 
-def _is_of(failed: Failed, job: str) -> bool:
-    return job in failed.attempt
+def _life(directory: Path, job: str, code: int) -> Life:
+    events = (event for event in read_journal(directory, (Failed,)) if isinstance(event, Failed))
+    told = [event for event in events if job in event.attempt]
+    failed = min(told, key=lambda event: event.is_echo, default=None)
+    return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code)
 
 
 def _record(is_told_to_end: bool, is_late: bool) -> dict[str, str]:

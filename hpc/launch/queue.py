@@ -26,6 +26,7 @@ from hpc.launch.relay import Relay
 from hpc.launch.running import Running
 from hpc.launch.signals import StopSignals
 from hpc.run.directory import RunDirectory
+from hpc.run.grace import first_grace_seconds
 from hpc.run.point import Point
 from hpc.run.queue import CANCELLED, FAILED, FINISHED, STOPPED, WAITING, QueueFiles, read_queue
 from hpc.say import error, say, warn
@@ -162,7 +163,8 @@ class Queue:
             say(f"Point {point.name} finished, {done} of {len(self.points)}.")
         elif state == WAITING:
             self.waiting.insert(0, point)
-            self._tell_what_crashed(running, end)
+            if end.verdict.budget == CRASH:
+                self._tell_what_failed(running)
             say(f"Point {point.name} {end.verdict.phrase}, and goes on in another attempt.")
         elif state == FAILED:
             self._explain(running, end)
@@ -184,16 +186,16 @@ class Queue:
             return CANCELLED if running.is_cancelled else STOPPED
         return WAITING if end.goes_on else FAILED
 
-    def _tell_what_crashed(self, running: Running, end: Ending) -> None:
-        """What the rank that failed first has written down."""
+    def _tell_what_failed(self, running: Running) -> None:
+        """What is known of the rank that failed first."""
         directory = RunDirectory(self.record.sweep / running.point.name)
-        for path in directory.failures.glob(f"*{running.job}*") if end.verdict.budget == CRASH else ():
+        for path in directory.failures.glob(f"*{running.job}*.txt"):
             with contextlib.suppress(OSError):  # what follows tells where the logs are
                 error(read_regular(path).decode(errors="replace").removeprefix("hpc: ").rstrip("\n"))
 
     def _explain(self, running: Running, end: Ending) -> None:
         """Why the point has failed, and where there is more."""
-        self._tell_what_crashed(running, end)
+        self._tell_what_failed(running)
         logs = shlex.quote(str(QueueFiles(self.record.sweep).log(running.job)))
         limit = f", and {end.limit}" if end.limit else ""
         error(f"Point {running.point.name} ended with exit code {end.code}{limit}; its log: {logs}")
@@ -209,7 +211,8 @@ class Queue:
             elif signal.SIGINT in received:
                 running.signal(signal.SIGINT)
             else:
-                running.end(running.point.settings.cluster.grace_seconds)
+                settings = running.point.settings
+                running.end(first_grace_seconds(settings.cluster, settings.hardware))
         if self.stops == 1 and self.running:
             with_terminal = "; Ctrl-C again ends them at once" if signal.SIGINT in received else ""
             warn(f"Stopping: {len(self.running)} point(s) save and end{with_terminal}.")

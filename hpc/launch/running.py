@@ -9,15 +9,20 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from hpc.attempt.identity import new_stamp
 from hpc.config import Settings
+from hpc.errors import LoadError
 from hpc.launch.controller import KILL_WAIT_SECONDS
 from hpc.launch.demand import Demand
 from hpc.launch.leases import Lease
 from hpc.launch.record import Record
 from hpc.launch.relay import Relay
-from hpc.run.code import newest_code
+from hpc.run.code import code_of_point
+from hpc.run.events import Committed, Event
+from hpc.run.grace import grace_seconds
+from hpc.run.journal import read_journal
 from hpc.run.point import Point
 from hpc.run.queue import QueueFiles
 from hpc.submit.environment import for_child, user_environment
@@ -42,6 +47,7 @@ class Running:
     def __init__(
         self, record: Record, point: Point, number: int, demand: Demand, lease: Lease, threads: int | None
     ) -> None:
+        settings = point.settings
         self.point, self.number, self.demand, self.gpus = point, number, demand, lease.gpus
         self.job = new_stamp()  # process ids come again, in containers after every start
         self.is_cancelled = self.is_out_of_time = False
@@ -51,7 +57,7 @@ class Running:
                 *(sys.executable, "-m", "hpc.launch.controller"),
                 *(str(orders), self.job, str(demand.ranks), str(record.sweep), point.name),
                 point.settings.cluster.run_dir_writers,
-                *shlex.split(interpreter(record.sweep, newest_code(record.sweep))),
+                *shlex.split(interpreter(record.sweep, code_of_point(record.sweep, point.name))),
             ],
             env=self._environment(point.settings, threads),
             stdin=subprocess.DEVNULL,
@@ -60,7 +66,8 @@ class Running:
         )
         os.close(orders)
         lease.hand_over()
-        self._schedule = _time_limit(point.settings)
+        saves = _earlier_saves(record.sweep / point.name)
+        self._schedule = _time_limit(settings, grace_seconds(settings.cluster, settings.hardware, saves))
         self.log = QueueFiles(record.sweep).log(self.job)
         self.relay: Relay | None = None
 
@@ -114,11 +121,18 @@ class Running:
         )
 
 
-def _time_limit(settings: Settings) -> Schedule:
-    """As on Slurm: the stop is asked for cluster.grace_seconds before the limit, and at the limit all must end."""
+def _earlier_saves(directory: Path) -> list[Event]:
+    try:
+        return read_journal(directory, (Committed,))
+    except LoadError:  # the attempt itself says so, and ends with the code for it
+        return []
+
+
+def _time_limit(settings: Settings, grace_seconds: float) -> Schedule:
+    """As on Slurm: the stop is asked for so long before the limit, and at the limit all must end."""
     limit = time.monotonic() + settings.hardware.time_limit_minutes * 60
     return [
-        (limit - settings.cluster.grace_seconds, signal.SIGUSR2),
+        (limit - grace_seconds, signal.SIGUSR2),
         (limit, signal.SIGTERM),
         (limit + KILL_WAIT_SECONDS, signal.SIGKILL),
     ]

@@ -28,6 +28,8 @@ from hpc.run.enter import ENTER, MANIFEST
 
 CODE_FILE = "code.jsonl"
 FILES = "files"
+POINTS = "points"
+"""In a line of code.jsonl: the points that the submission was about. All of them where it is left out."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,18 @@ def submitted(directory: Path) -> list[Code]:
         raise LoadError(f"{path} is damaged ({error}): restore it.") from error
 
 
-def newest_code(directory: Path) -> Code | None:
-    """What the newest submission runs; None where nothing was recorded.
+def code_of_point(directory: Path, point: str) -> Code | None:
+    """What a point's newest submission runs; None where nothing was recorded.
+
+    Args:
+        directory: The sweep's.
+        point: Its name.
 
     Raises:
         LoadError: The file cannot be read, or is damaged.
     """
-    return next(reversed(submitted(directory)), None)
+    told = reversed(submitted(directory))
+    return next((code for code in told if point in code.record.get(POINTS, (point,))), None)
 
 
 def archive_bytes(directory: Path, code: Code) -> bytes:

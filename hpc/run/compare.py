@@ -11,7 +11,7 @@ from typing import Any
 from hpc.config.changes import leaves
 from hpc.config.secrets import MASK
 from hpc.errors import ConfigurationError
-from hpc.run.code import Code, newest_code, read_code, submitted
+from hpc.run.code import Code, code_of_point, read_code, submitted
 from hpc.run.events import Started
 from hpc.run.journal import read_journal
 from hpc.run.listing import is_sweep
@@ -88,7 +88,7 @@ def code_differences(old: Run, new: Run) -> dict[str, list[str]]:
 
 
 def _run(sweep: Path, points: Sequence[Point], told: Started | None) -> Run:
-    code = _code(sweep, told)
+    code = _code(sweep, points, told)
     configs = [point.config for point in points]
     record: Mapping[str, Any] = {} if code is None else code.record
     versions = {"python": record.get("python", ""), **record.get("versions", {})} if record else {}
@@ -107,9 +107,9 @@ def _is_secret(point: Point, key: str, value: Any) -> bool:
     return point.secrets.hides(tuple(key.split(".")), value)
 
 
-def _code(sweep: Path, told: Started | None) -> Code | None:
+def _code(sweep: Path, points: Sequence[Point], told: Started | None) -> Code | None:
     if told is None:
-        return newest_code(sweep)
+        return code_of_point(sweep, points[0].name) if len(points) == 1 else next(reversed(submitted(sweep)), None)
     return next((code for code in reversed(submitted(sweep)) if code.tree == told.tree), None)
 
 

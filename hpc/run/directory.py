@@ -30,7 +30,7 @@ class RunDirectory:
 
     @property
     def failures(self) -> Path:
-        """Holds the traceback of the rank that failed first, a file for each attempt that failed."""
+        """Holds a report, and its text, for each attempt that failed; see `hpc.attempt.report`."""
         return self.path / "failures"
 
     @property
@@ -88,9 +88,37 @@ class RunDirectory:
         """Holds the traces of runtime.profile, a file per rank."""
         return self.path / "profile"
 
+    @property
+    def pulses(self) -> Path:
+        """Holds what each rank is doing, a file for each, which the next attempt replaces. See `hpc.run.pulse`."""
+        return self.path / "pulses"
+
+    @property
+    def hangs(self) -> Path:
+        """Holds the stacks of the ranks of a node, a file for each node of each attempt that hung."""
+        return self.path / "hangs"
+
+    @property
+    def stop(self) -> Path:
+        """Made by a person who wants the run to save and end; rank 0 takes it away. See `hpc.stop.files`."""
+        return self.path / "stop"
+
+    @property
+    def save(self) -> Path:
+        """Made by a person who wants a checkpoint soon; rank 0 takes it away."""
+        return self.path / "save"
+
     def failure(self, attempt: str) -> Path:
-        """The failure record of one attempt."""
-        return self.failures / f"{attempt}.txt"
+        """The report of one attempt that failed."""
+        return self.failures / f"{attempt}.json"
+
+    def pulse(self, rank: int) -> Path:
+        """What one rank is doing."""
+        return self.pulses / f"rank_{rank}.txt"
+
+    def hang(self, attempt: str, node_rank: int) -> Path:
+        """The stacks of one node's ranks in an attempt that hung."""
+        return self.hangs / f"{attempt}.node_{node_rank}.txt"
 
     def log(self, rank: int) -> Path:
         """What one rank logged."""

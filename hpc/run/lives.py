@@ -48,8 +48,9 @@ class Life:
 
     @property
     def first_failure(self) -> Failed | None:
-        """What its first rank to fail told; None where none did, or none could tell."""
-        return next((event for event in self.events if isinstance(event, Failed)), None)
+        """What its first rank to fail told, and not an echo of that; None where none did, or none could tell."""
+        failed = [event for event in self.events if isinstance(event, Failed)]
+        return min(failed, key=lambda event: event.is_echo, default=None)
 
     @property
     def is_done(self) -> bool:

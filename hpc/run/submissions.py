@@ -51,6 +51,8 @@ class Submission:
         is_array: Whether the points are tasks of an array.
         process: What starts the ranks, where this machine does.
         after: By point: the newest attempt it had before.
+        first_index: Of the array; what follows a job of an array is an array of that one task.
+        per_job: So many points share a job, in their order.
     """
 
     job: str
@@ -61,6 +63,8 @@ class Submission:
     is_array: bool = False
     process: Process | None = None
     after: Mapping[str, str] = field(default_factory=dict)
+    first_index: int = 0
+    per_job: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Job:
     """What holds one point.
 
     Args:
-        id: `105_1`, or `105` where it is no array.
+        id: `105_1`, or `105` where it is no array; `105_1.2` where it is the third point of that job.
         submission: The call that sent it.
         is_cancelled: Whether `hpc cancel` has ended it.
         after: The newest attempt that the point had before; "" where it had none.
@@ -80,6 +84,16 @@ class Job:
     is_cancelled: bool = False
     after: str = ""
     local: str = ""
+
+    @property
+    def in_queue(self) -> str:
+        """What squeue has of it: the job that it may share."""
+        return self.id if self.local else self.id.partition(".")[0]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other points may have the same job."""
+        return self.submission.per_job > 1
 
 
 def record_submission(directory: Path, submission: Submission) -> None:
@@ -152,4 +166,6 @@ def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:
 
 
 def _id(submission: Submission, number: int) -> str:
-    return f"{submission.job}_{number}" if submission.is_array else submission.job
+    task, lane = divmod(number, submission.per_job)
+    job = f"{submission.job}_{submission.first_index + task}" if submission.is_array else submission.job
+    return job if submission.per_job == 1 else f"{job}.{lane}"

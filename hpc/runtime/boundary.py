@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from typing import Any
 
 from hpc.checkpoint.checkpoints import Checkpoints, Position
@@ -11,12 +12,13 @@ from hpc.checkpoint.random_state import restore_random_state
 from hpc.checkpoint.trainer import understood
 from hpc.config import plain
 from hpc.config.secrets import masked
-from hpc.errors import EXIT_CONTINUE, ConfigurationError, DivergedError
+from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED, ConfigurationError, DivergedError
 from hpc.run.events import EndedEarly, Stopped
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions, RunningLoop
 from hpc.runtime.seeds import seed_rank
 from hpc.say import say
+from hpc.stop.activity import ENDING, EVALUATING, FIRST_STEP, RESTORING, SAVING, TRAINING, activity
 from hpc.stop.agreement import Agreement, all_end_here
 from hpc.stop.requests import StopCause
 from hpc.tracking.profiler import ProfilerWindow
@@ -58,6 +60,9 @@ class Boundary:
         self._has_asked = False
         self._next_step = 0
         self._looked = (0.0, 0)
+        self._activity = activity()
+        self._activity.steps = partial(getattr, self, "step")
+        self.requests.on_save = self.ask_save
 
     def resume(self) -> None:
         """Load the newest good checkpoint, and go on from it. Collective.
@@ -66,7 +71,8 @@ class Boundary:
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: The directory cannot be written.
         """
-        found = self.checkpoints.resume()
+        with self._activity.during(RESTORING):
+            found = self.checkpoints.resume()
         with understood():
             self._set_random_state(found["ranks"] if found else [])
             self.step = found["step"] if found else 0
@@ -75,6 +81,7 @@ class Boundary:
             self.report = self._open_report(found)
         self.profiler.after(self.step)
         self._looked = (time.monotonic(), self.step)
+        self._activity.enter(FIRST_STEP)
 
     def ask_end(self, reason: str) -> None:
         """End the loop at hand, once all ranks know of it."""
@@ -109,6 +116,7 @@ class Boundary:
         if self.loop is not None:
             self.positions.keep_own(self.loop.name, self.loop.own_position())
         self.loop = None
+        self._activity.enter(ENDING)
         if self.report is not None:
             self.report.end()
 
@@ -129,7 +137,8 @@ class Boundary:
             is_last: This is the loop's last step: it ends by itself, and is not stopped.
 
         Raises:
-            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back.
+            SystemExit: With 75, after a committed save, when the scheduler wants the nodes back; with 130, when a
+                person does (`hpc.stop.files`).
             DivergedError: A loss, a norm or a logged value is not finite; nothing was saved from there on.
             SaveError: A checkpoint could not be made durable.
         """
@@ -147,12 +156,15 @@ class Boundary:
             self._show(is_last)
         if self.finite.seems_wrong():
             self.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
+        if self._activity.phase in (FIRST_STEP, EVALUATING):
+            self._activity.enter(TRAINING)
         if self.checkpoints.schedule.is_due(self.step):
-            self.checkpoints.save(self.position())
+            with self._activity.during(SAVING):
+                self.checkpoints.save(self.position())
         self.checkpoints.ask_to_stop_if_failed()
         cause = self.agreement.at_boundary(self.step, self._step_seconds())
         if self.agreement.takes_save():
-            self.checkpoints.save_now(self.position())
+            self._save_now()
         self._next_step = min(
             self.profiler.next_step,
             self._next_shown(),
@@ -188,7 +200,11 @@ class Boundary:
             SaveError: It could not be made durable; alike on all ranks.
         """
         self.agreement.finish()
-        return self.checkpoints.save_now(self.position())
+        return self._save_now()
+
+    def _save_now(self) -> int:
+        with self._activity.during(SAVING):
+            return self.checkpoints.save_now(self.position())
 
     def close(self, failed: bool = False) -> None:
         """Leave files and the progress bar whole; a second call does nothing.
@@ -199,6 +215,10 @@ class Boundary:
         Raises:
             SaveError: A save was still under way, and has failed.
         """
+        if not failed:  # else it is still in what it has failed in
+            self._activity.enter(ENDING)
+        self._activity.steps = partial(int, self.step)  # a Runtime that is over must not be kept
+        self.requests.on_save = None
         self.profiler.close()
         if self.requests.cause in OF_THIS_RUN:
             self.requests.cause = StopCause.NONE
@@ -259,7 +279,7 @@ class Boundary:
         """Save, and leave with the code that asks for another life; unless there is nothing worth saving."""
         if cause is StopCause.SAVE_FAILED:
             self.checkpoints.raise_failure()
-        saved = self.checkpoints.save_now(self.position())
+        saved = self._save_now()
         if cause is StopCause.DIVERGED:
             raise DivergedError(f"A loss or a norm was not finite at step {self.step} or before it; nothing was saved.")
         if self.parts.is_main:
@@ -268,7 +288,7 @@ class Boundary:
             of = f" of {self._shown_total()}" if self.loop is not None else ""
             where = f"run_dir={self.parts.directory} goes on from there"
             say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
-        raise SystemExit(EXIT_CONTINUE)
+        raise SystemExit(EXIT_INTERRUPTED if cause is StopCause.STOP_FILE else EXIT_CONTINUE)
 
     def _shown_total(self) -> int:
         """The run's step at which the loop at hand ends."""

@@ -21,6 +21,7 @@ from hpc.runtime.micro_batches import Weigh, weighed
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition
 from hpc.say import phase, say
+from hpc.stop.activity import DATA, FIRST_STEP, activity
 from hpc.tracking.usage import Work
 
 
@@ -253,8 +254,10 @@ def _announced(batches: Iterator[Any]) -> Iterator[Any]:
     """The same batches; what takes long at the beginning says what it is."""
 
     def beginning() -> Iterator[Any]:
+        activity().enter(DATA)
         with phase("Reading the first batch"):
             first = list(islice(batches, 1))
+        activity().enter(FIRST_STEP)
         with phase("Taking the first step"):
             while first:
                 yield first.pop()  # not kept: a batch may be large, and training long

@@ -16,7 +16,7 @@ from hpc.status.overrides import find_key, fits
 
 ROOT = "runs"
 """The first part of run_dir in conf/config.yaml: sweeps of this directory lie below it, one or two levels deep."""
-JOB = re.compile(r"\d+(_\d+)?")
+JOB = re.compile(r"\d+(_\d+)?(\.\d+)?")
 
 
 class Selectable(Protocol):
@@ -130,7 +130,8 @@ def _by_word(points: Sequence[Selectable], jobs: Mapping[str, str], word: str) -
 
 
 def _is_of(job: str, word: str) -> bool:
-    return bool(job) and (job == word or job.rpartition("_")[0] == word)
+    element = job.partition(".")[0]
+    return bool(job) and word in (job, element, element.rpartition("_")[0])
 
 
 def _by_path(word: str, here: Path) -> tuple[Path, list[str]] | None:

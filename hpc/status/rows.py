@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def row(point: PointStatus) -> dict[str, Any]:
         "told_at": None if progress is None else progress.time or None,
         "attempt": sum(life.has_started for life in past),
         "attempt_id": past[-1].attempt if past else None,
-        "cause": None if point.standing.cause is None else {**vars(point.standing.cause)},
+        "cause": None if point.standing.cause is None else asdict(point.standing.cause),
         "job": None if job is None else job.id,
         "scheduler": None if job is None else job.submission.scheduler,
         "slurm_state": None if queued is None else queued.state,

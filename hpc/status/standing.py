@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.attempt.cause import UNKNOWN, Cause
 from hpc.errors import LoadError
-from hpc.files import read_tail
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed, Failed, Finished, Started, Stopped
 from hpc.run.journal import read_journal
@@ -17,10 +17,10 @@ from hpc.run.lives import Life, lives
 from hpc.run.processes import is_running
 from hpc.run.progress import read_progress
 from hpc.run.queue import RUNNING as LOCALLY_RUNNING
-from hpc.run.queue import WAITING, QueueFiles
+from hpc.run.queue import WAITING
 from hpc.run.submissions import LOCAL, Job
 from hpc.slurm.queue import QueuedJob
-from hpc.status.causes import UNKNOWN, Cause, cause_of, cause_of_end
+from hpc.status.ending import cause_of_end
 
 UNSUBMITTED, PENDING, RUNNING, SAVING = "unsubmitted", "pending", "running", "saving"
 FINISHED, FAILED, STOPPED, CANCELLED, LOST, DAMAGED = "finished", "failed", "stopped", "cancelled", "lost", "damaged"
@@ -29,7 +29,6 @@ STATES = (FINISHED, RUNNING, SAVING, PENDING, STOPPED, FAILED, LOST, CANCELLED, 
 HEARD_SECONDS = 900.0
 """A run that nothing watches over counts as running when it told something this long ago at most."""
 FINISHED_FILE, CHECKPOINTS = RunDirectory(Path()).finished.name, RunDirectory(Path()).checkpoints.name
-LOG_TAIL_BYTES = 4096
 TELLING = (Started, Stopped, Failed, Closed, Finished)
 """The events that say how many lives there were, and how the last one ended."""
 
@@ -63,6 +62,10 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
     is_alive = _is_alive(job, queued, slurm_answers)
     if job is not None and job.local == WAITING:
         return Standing(PENDING)
+    if is_alive and queued is not None and job is not None and job.is_shared:
+        ended = _ended_before_others(directory, job, queued)
+        if ended is not None:
+            return ended
     if is_alive and queued is not None:
         return Standing(PENDING if queued.is_waiting else _under_way(directory, queued))
     if is_alive:
@@ -75,6 +78,19 @@ def standing(directory: str, job: Job | None, queued: QueuedJob | None, slurm_an
     return Standing(found.state, found.cause, past)
 
 
+def _ended_before_others(directory: str, job: Job, queued: QueuedJob) -> Standing | None:
+    """How a point has ended whose job goes on with other points; None where it has not."""
+    try:
+        past = past_of(directory)
+    except LoadError as error:
+        return Standing(DAMAGED, Cause(UNKNOWN, str(error)))
+    last = past[-1] if past and past[-1].attempt != job.after else None
+    if last is not None and last.first_failure is not None:
+        return Standing(FAILED, cause_of_end(directory, last, job, queued), past)
+    has_left = last is None or last.left_well or queued.is_waiting
+    return Standing(CANCELLED, None, past) if job.is_cancelled and has_left else None
+
+
 def past_of(directory: str) -> list[Life]:
     """The lives of a point.
 
@@ -82,13 +98,6 @@ def past_of(directory: str) -> list[Life]:
         LoadError: Its journal cannot be read.
     """
     return lives(read_journal(directory, TELLING))
-
-
-def log_path(job: Job) -> Path:
-    """Where what the first task of a job wrote is kept, below the sweep's directory."""
-    if job.local:
-        return QueueFiles(Path()).log(job.id)
-    return Path("submitit") / f"{job.id}_0_log.out"
 
 
 def _is_alive(job: Job | None, queued: QueuedJob | None, slurm_answers: bool) -> bool | None:
@@ -123,41 +132,25 @@ def _from_files(
     if last is None:
         if job is None:
             return Standing(UNSUBMITTED)
-        return Standing(PENDING) if is_alive is None else _gone(directory, job, queued, None)
+        return Standing(PENDING) if is_alive is None else _ended_badly(directory, None, job, queued)
     if last.first_failure is not None:
-        return _failed(directory, last.first_failure, job, queued)
+        return _ended_badly(directory, last, job, queued)
     if last.is_done:
         return Standing(FINISHED)
     if last.left_well:
         return Standing(STOPPED)
     if is_alive is None and (job is not None or _was_heard(directory, last)):
         return Standing(RUNNING)
-    return _gone(directory, job, queued, last)
+    return _ended_badly(directory, last, job, queued)
 
 
-def _failed(directory: str, failure: Failed, job: Job | None, queued: QueuedJob | None) -> Standing:
-    """Where the kernel killed a rank for its memory, the first to tell of a failure is one that missed it."""
-    told = cause_of(failure)
-    slurms = cause_of_end(queued, _log_tail(directory, job)) if told.kind == "crash" and job is not None else None
-    return Standing(FAILED, slurms if slurms is not None and slurms.kind in ("oom", "node_fail") else told)
-
-
-def _gone(directory: str, job: Job | None, queued: QueuedJob | None, last: Life | None) -> Standing:
-    """It is in no queue any more, and has not told how it ended."""
-    cause = cause_of_end(queued, _log_tail(directory, job))
+def _ended_badly(directory: str, last: Life | None, job: Job | None, queued: QueuedJob | None) -> Standing:
+    """It is in no queue any more; where it told of no end, others may have."""
+    cause = cause_of_end(directory, last, job, queued)
     if cause is not None:
         return Standing(FAILED, cause)
     words = "it ended before its ranks came up" if last is None else "it ended without a word"
     return Standing(LOST, Cause(UNKNOWN, words))
-
-
-def _log_tail(directory: str, job: Job | None) -> str:
-    if job is None:
-        return ""
-    try:
-        return read_tail(f"{directory.rpartition('/')[0]}/{log_path(job)}", LOG_TAIL_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _was_heard(directory: str, last: Life) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.errors import LoadError, SlurmError
+from hpc.errors import ConfigurationError, LoadError, SlurmError
 from hpc.run.listing import list_points
 from hpc.run.queue import STOPPED, read_queue
 from hpc.run.submissions import LOCAL, Job, Submission, newest_jobs
@@ -74,6 +74,19 @@ class SweepStatus:
         return differing_keys([point.overrides for point in self.points])
 
 
+def check_slurm_answers(status: SweepStatus) -> None:
+    """Before something is sent: without an answer it is not known what is in the queue already.
+
+    Raises:
+        ConfigurationError: Slurm gave none.
+    """
+    if status.problem:
+        raise ConfigurationError(
+            f"Slurm must say what is in its queue before points are submitted again, but does not ({status.problem}): "
+            "try again when it does."
+        )
+
+
 def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
     """Look at a sweep once.
 
@@ -91,7 +104,7 @@ def look(directory: Path, environ: Mapping[str, str]) -> SweepStatus:
     points = []
     for index, (name, overrides) in enumerate(named):
         job = jobs.get(name)
-        queued = queue.get(job.id) if job is not None else None
+        queued = queue.get(job.in_queue) if job is not None else None
         where = f"{directory}/{name}" if name != "." else str(directory)
         found = standing(where, job, queued, not problem)
         points.append(PointStatus(index, name, values_of(overrides), where, job, queued, found))

@@ -34,7 +34,8 @@ class StopCause(IntEnum):
     SIGINT = 4
     SIGUSR2 = 5
     SIGTERM = 6
-    DIVERGED = 7
+    STOP_FILE = 7
+    DIVERGED = 8
 
 
 class StopRequests:
@@ -44,7 +45,9 @@ class StopRequests:
         self.cause = StopCause.NONE
         self.end_time: float | None = None
         self.grace_seconds = 0.0
+        self._learns = False
         self.on_sigterm: Callable[[], None] = lambda: None
+        self.on_save: Callable[[], None] | None = None
 
     def install(self) -> StopRequests:
         """Take over SIGTERM, SIGUSR2 and the first SIGINT; only the main thread may."""
@@ -60,9 +63,20 @@ class StopRequests:
         threading.Thread(target=self._watch, args=(reader,), name="hpc-signals", daemon=True).start()
         return self
 
-    def watch_clock(self, end_time: float | None, grace_seconds: float) -> None:
-        """Ask to stop `grace_seconds` before `end_time` (seconds since the epoch)."""
-        self.end_time, self.grace_seconds = end_time, grace_seconds
+    def watch_clock(self, end_time: float | None, grace_seconds: float, learns: bool = False) -> None:
+        """Ask to stop `grace_seconds` before `end_time` (seconds since the epoch).
+
+        Args:
+            end_time: Of the allocation; None where it is not known.
+            grace_seconds: Before it.
+            learns: Whether a slow save may make it longer.
+        """
+        self.end_time, self.grace_seconds, self._learns = end_time, grace_seconds, learns
+
+    def needs(self, seconds: float) -> None:
+        """Leaving takes so long: ask to stop earlier, unless a person has said when."""
+        if self._learns:
+            self.grace_seconds = max(self.grace_seconds, seconds)
 
     def seconds_left(self) -> float | None:
         """Seconds until the allocation ends; None where the end is not known."""

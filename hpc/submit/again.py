@@ -11,38 +11,68 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
 from hpc.config.secrets import check_visible
-from hpc.errors import ConfigurationError
+from hpc.errors import ConfigurationError, SlurmError, SubmissionError
+from hpc.run.calls import Turn
+from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
+from hpc.submit.environment import user_environment
 from hpc.submit.options import check_options
-from hpc.submit.plan import Plan
+from hpc.submit.plan import Plan, asked_clusters, most_at_once
 from hpc.submit.send import agreed_plans, announce, send_each
+from hpc.submit.throttle import arrays_in_queue, beside
 
 CHANGEABLE = ("hardware", "cluster", "launch")
 """How much, where and how it is sent; what else changes makes another run."""
 
 
-def send_again(sweep: Sweep, names: Collection[str], scheduler_of: Callable[[Point], str], is_changed: bool) -> None:
+def send_again(
+    sweep: Sweep,
+    names: Collection[str],
+    scheduler_of: Callable[[Point], str],
+    write: Callable[[], object],
+    turn: Turn,
+) -> None:
     """One sbatch call for each group of these points that asks for the same.
 
     Args:
         sweep: As it is to be.
         names: Of the points. None of them may be in the queue.
         scheduler_of: Whether a point goes to slurm; the others are not sent.
-        is_changed: Whether the sweep on disk is another, which is replaced once all plans are known to fit.
+        write: Called once all plans are known to fit, and before any of them is sent.
+        turn: Begun before it was looked where the points stand.
 
     Raises:
         SubmissionError: A plan cannot start, or sbatch refused it; those before it are sent, and are announced.
     """
-    plans = agreed_plans(part_of(sweep, names), scheduler_of)
-    if is_changed:
-        sweep.write_or_continue()
-    sent: list[tuple[Plan, str]] = []
+    part, sent = part_of(sweep, names), list[tuple[Plan, str]]()
     try:
-        send_each(plans, sent)
+        with turn.taken():
+            plans = beside_others(agreed_plans(part, scheduler_of), part.points)
+            write()
+            send_each(plans, sent)
+    except OSError as error:
+        raise not_writable(sweep.directory, error) from error
     finally:
         if sent:
             announce(sweep, sent)
+
+
+def beside_others(plans: list[Plan], points: Sequence[Point]) -> list[Plan]:
+    """The plans with their share of what may run at once; see `hpc.submit.throttle`.
+
+    Raises:
+        SubmissionError: Slurm does not say what is in its queue.
+        OSError: The sweep's record cannot be read.
+    """
+    environ = user_environment()
+    try:
+        arrays = arrays_in_queue(plans[0].sweep_directory, environ, asked_clusters(plans[0], environ))
+    except SlurmError as error:
+        raise SubmissionError(
+            f"Slurm must say what of the sweep is in its queue, but does not: {' '.join(str(error).split())}."
+        ) from error
+    return beside(plans, arrays, max(1, most_at_once(points) // plans[0].per_job))
 
 
 def part_of(sweep: Sweep, names: Collection[str]) -> Sweep:

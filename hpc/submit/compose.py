@@ -54,7 +54,7 @@ class Composer:
         """One point, resolved.
 
         Args:
-            number: Of the point, from 0.
+            number: Of the point, in the sweep.
             overrides: As typed.
             more: Whether other points will follow.
 
@@ -62,12 +62,13 @@ class Composer:
             HydraException, OmegaConfBaseException: Hydra refuses it.
             ConfigurationError: A value is missing, or points nowhere.
         """
-        fast = self._fast(number, overrides) if number else None
+        is_first = not self.ways
+        fast = None if is_first else self._fast(number, overrides)
         if fast is not None:
             return fast
         self.ways["by Hydra"] += 1
         config = self._by_hydra(number, overrides)
-        proven = self._proven(config, overrides) if number == 0 and more else None
+        proven = self._proven(config, overrides) if is_first and more else None
         parts = self._parts(config, number)
         if proven is not None:
             with suppress(Exception):  # what cannot be followed is composed anew

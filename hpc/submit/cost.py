@@ -24,7 +24,7 @@ def agree_to_cost(plans: Sequence[Plan], launch: Launch) -> None:
     Raises:
         ConfigurationError: Nobody has said yes to it.
     """
-    hours, jobs = gpu_hours(plans), sum(len(plan.points) for plan in plans)
+    hours, jobs = gpu_hours(plans), sum(plan.jobs for plan in plans)
     worst = f"{hours:,.0f} GPU-hours" if hours else f"{sum(map(_hours, plans)):,.0f} node-hours"
     calls = f" in {len(plans)} arrays" if len(plans) > 1 else ""
     say(f"At worst {worst}: {jobs} job{'s' * (jobs != 1)}{calls}, each until its time limit.")
@@ -41,4 +41,4 @@ def agree_to_cost(plans: Sequence[Plan], launch: Launch) -> None:
 
 def _hours(plan: Plan) -> float:
     """Of nodes."""
-    return len(plan.points) * plan.hardware.nodes * plan.hardware.time_limit_minutes / 60
+    return plan.jobs * plan.hardware.nodes * plan.hardware.time_limit_minutes / 60

@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpc.errors import ConfigurationError
-from hpc.run.code import Code, archive_bytes, submitted
-from hpc.run.journal import read_journal
-from hpc.run.lives import last_start
+from hpc.run.code import POINTS, Code, archive_bytes, code_of_point, submitted
 from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.submit.snapshot import code_of
@@ -28,12 +26,11 @@ def with_code(sweep: Sweep, names: Collection[str], take_new: bool) -> list[tupl
         LoadError: The code of an earlier submission is gone, or damaged.
     """
     points = [point for point in sweep.points if point.name in names]
-    earlier = submitted(sweep.directory)
     if take_new:
-        return [(replace(sweep, code=_new(sweep.directory, points, earlier)), {*names})]
+        return [(replace(sweep, code=_new(sweep.directory, points)), {*names})]
     groups: dict[str, tuple[Code | None, set[str]]] = {}
     for point in points:
-        code = _of(sweep.directory, point, earlier)
+        code = code_of_point(sweep.directory, point.name) if point.settings.launch.snapshot else None
         groups.setdefault(code.tree if code else "", (code, set()))[1].add(point.name)
     for code, _ in groups.values():
         if code is not None and code.tree:
@@ -41,20 +38,16 @@ def with_code(sweep: Sweep, names: Collection[str], take_new: bool) -> list[tupl
     return [(replace(sweep, code=code), found) for code, found in groups.values()]
 
 
-def _of(directory: Path, point: Point, earlier: list[Code]) -> Code | None:
-    """What its newest life ran; where it has had none, the newest that was submitted."""
-    if not earlier or not point.settings.launch.snapshot:
-        return None
-    started = last_start(read_journal(directory / point.name)) if len(earlier) > 1 else None
-    same = [code for code in earlier if started is not None and code.tree == started.tree]
-    return (same or earlier)[-1]
-
-
-def _new(directory: Path, points: list[Point], earlier: list[Code]) -> Code:
-    code = code_of(points)
+def _new(directory: Path, points: list[Point]) -> Code:
+    code, earlier = of_these(code_of(points), points), submitted(directory)
     roots = [str(project["root"]) for project in code.record["projects"]]
     before = [str(project["root"]) for project in (earlier[-1].record.get("projects", ()) if earlier else ())]
     if before and points[0].settings.launch.snapshot and not {*roots} & {*before}:
         raise ConfigurationError(f"--new-code must be typed in the project that was submitted, {before[0]}.")
     code.write(directory, [])
     return replace(code, is_stored=True)
+
+
+def of_these(code: Code, points: Collection[Point]) -> Code:
+    """The code, which is noted down as that of these points and of no others."""
+    return replace(code, record={**code.record, POINTS: [point.name for point in points]})

@@ -20,6 +20,7 @@ from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.say import each
 from hpc.submit.compose import Composer
+from hpc.submit.merge import numbers
 from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
@@ -32,13 +33,14 @@ SECTIONS = ("hardware", "cluster", "container", "strategy", "runtime", "checkpoi
 
 
 def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str]]) -> Sweep:
-    """Compose, resolve and check every point; they are numbered from 0.
+    """Compose, resolve and check every point; they are numbered from 0, or as the sweep has them that is there.
 
     Nothing is written: see `Sweep.write`. Each point is frozen before the next one is composed, because what
     `${hydra:job.num}` means is one value for the whole process.
 
     Raises:
         ConfigurationError: A config is not valid, or there are no configs.
+        LoadError: The directory holds a sweep whose files are damaged.
     """
     if not overrides:
         raise ConfigurationError("The sweep must have at least one point, but one of its overrides has no value.")
@@ -50,8 +52,10 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
             )
     checked = _Checked()
     points = []
-    for number, typed in enumerate(each(overrides, f"Composing {len(overrides)} points")):
-        with _naming(number, overrides):
+    known = numbers(directory, overrides)
+    for position, typed in enumerate(each(overrides, f"Composing {len(overrides)} points")):
+        number = known[position]
+        with _naming(position, overrides):
             config, hydra = composer.compose(number, typed, more=len(overrides) > 1)
             points.append(checked.point(str(number), typed, config, hydra))
     files = keep_files(directory, points)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
 from hpc.run.points import Sweep
+from hpc.submit.pack import times
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class Plan:
         sweep_directory: Absolute; the points, the scripts and the logs lie below it.
         job_name: What squeue shows.
         points: Names of the points, in the order of the array's indices.
-        hardware: How much each point gets.
+        hardware: How much each job gets.
         cluster: Where.
         parallel_points: How many of them may run at once.
         code: What they run; None where it is what lies there when they start.
         retries: How often each of them goes on by itself.
         number: Of the sweep's sbatch calls; see `hpc.run.calls`.
         waits_for: Jobs or tasks that must have ended before one of its points starts.
+        per_job: So many points share a job, in their order; see `hpc.submit.pack`.
+        of_point: How much each point gets, where several share a job.
         container: In what.
     """
 
@@ -66,7 +69,14 @@ class Plan:
     retries: Retries = Retries()
     number: int = 0
     waits_for: tuple[str, ...] = ()
+    per_job: int = 1
+    of_point: Hardware | None = None
     container: Container = field(default_factory=Container)
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it is, each task of an array counted."""
+        return -(-len(self.points) // self.per_job)
 
     @property
     def log_directory(self) -> Path:
@@ -91,45 +101,59 @@ def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point]
     Raises:
         ConfigurationError: There are more arrays than points may run at once.
     """
+    per_job = sweep.points[0].settings.launch.per_job if sweep.points else 1
     chunks = [
         (first, chunk)
         for first, names in _by_resources(sweep.points, scheduler_of)
-        for chunk in _chunks(names, max_array_size)
+        for chunk in _chunks(names, max_array_size * per_job)
     ]
-    limit = min((_most_at_once(first.settings) for first, _ in chunks), default=1)
+    limit = most_at_once(first for first, _ in chunks) // per_job
     if len(chunks) > limit:
-        raise ConfigurationError(
-            f"launch.max_parallel and cluster.max_parallel_points must be at least {len(chunks)}, because the sweep is "
-            f"sent as {len(chunks)} arrays, of which each runs at least one point at a time, but one is {limit}."
-        )
-    shares = _shares(limit, [len(chunk) for _, chunk in chunks])
+        raise _too_many(len(chunks), limit, per_job)
+    at_once = shares(limit, [-(-len(chunk) // per_job) for _, chunk in chunks])
     return [
         Plan(
             sweep_directory=sweep.directory,
             job_name=first.settings.experiment.name,
             points=chunk,
-            hardware=first.settings.hardware,
+            hardware=times(first.settings.hardware, min(per_job, len(chunk))),
             cluster=first.settings.cluster,
             parallel_points=share,
             code=sweep.code,
             retries=Retries.of(first.settings),
             container=first.settings.container,
+            per_job=per_job,
+            of_point=first.settings.hardware,
         )
-        for (first, chunk), share in zip(chunks, shares, strict=True)
+        for (first, chunk), share in zip(chunks, at_once, strict=True)
     ]
 
 
-def _most_at_once(settings: Settings) -> int:
-    site = settings.cluster.max_parallel_points
-    return min(site, settings.launch.max_parallel or site)
+def _too_many(arrays: int, limit: int, per_job: int) -> ConfigurationError:
+    if per_job > 1:
+        return ConfigurationError(
+            f"launch.max_parallel and cluster.max_parallel_points must be at least {arrays * per_job}, because "
+            f"{per_job} points share a job (launch.per_job) and the sweep is sent as {arrays} of them or more, but one "
+            "is less."
+        )
+    return ConfigurationError(
+        f"launch.max_parallel and cluster.max_parallel_points must be at least {arrays}, because the sweep is "
+        f"sent as {arrays} arrays, of which each runs at least one point at a time, but one is {limit}."
+    )
 
 
-def _shares(limit: int, sizes: list[int]) -> list[int]:
+def most_at_once(points: Iterable[Point]) -> int:
+    """How many points of a sweep may run at once."""
+    asked = [(point.settings.cluster.max_parallel_points, point.settings.launch.max_parallel) for point in points]
+    return min((min(site, own or site) for site, own in asked), default=1)
+
+
+def shares(limit: int, sizes: list[int]) -> list[int]:
     """How many points of each array run at once: evenly, and what a small array leaves goes to the others."""
-    shares = [0] * len(sizes)
+    found = [0] * len(sizes)
     for left, position in zip(range(len(sizes), 0, -1), sorted(range(len(sizes)), key=sizes.__getitem__), strict=True):
-        shares[position] = min(sizes[position], (limit - sum(shares)) // left)
-    return shares
+        found[position] = min(sizes[position], (limit - sum(found)) // left)
+    return found
 
 
 def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str]) -> Iterator[tuple[Point, list[str]]]:

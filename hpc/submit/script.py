@@ -15,8 +15,9 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from hpc.files import narrow_umask
 from hpc.paths import TEMPLATE_DIR
+from hpc.run.grace import first_grace_seconds
 from hpc.run.ownership import make_private
-from hpc.submit import worker
+from hpc.submit import pack, worker
 from hpc.submit.answer import number_of
 from hpc.submit.options import site_options
 from hpc.submit.plan import Plan, Retries
@@ -40,6 +41,7 @@ class _Executor(SlurmExecutor):
     def __init__(self, plan: Plan, begins: Callable[[Path], object]) -> None:
         super().__init__(folder=plan.log_directory, python=worker.command(plan))
         self.writers, self.begins = plan.cluster.run_dir_writers, begins
+        self.is_packed = plan.per_job > 1
         self.sent: list[Path] = []
 
     @classmethod
@@ -57,15 +59,25 @@ class _Executor(SlurmExecutor):
 
     @property
     def _submitit_command_str(self) -> str:
+        return pack.COMMAND if self.is_packed else self.worker
+
+    @property
+    def worker(self) -> str:
+        """What srun starts for each rank."""
         return f'{self.python} -u -m {PAYLOAD} "$hpc_sweep" "$hpc_point" {self.writers}'
 
 
 def executor(plan: Plan, begins: Callable[[Path], object] = lambda _: None) -> _Executor:
     """A submitit executor whose script is the plan's."""
     result = _Executor(plan, begins)
-    result.update_parameters(**_parameters(plan))
-    if len(plan.points) > 1:
-        result.parameters["map_count"] = len(plan.points)
+    parameters = _parameters(plan)
+    if plan.per_job > 1:
+        ranks = pack.setup(plan.per_job, parameters["srun_args"], result.worker)
+        parameters |= {"setup": [*parameters["setup"], *ranks], "teardown": pack.teardown(parameters["teardown"])}
+        parameters |= {"use_srun": False, "srun_args": None}
+    result.update_parameters(**parameters)
+    if plan.jobs > 1:
+        result.parameters["map_count"] = plan.jobs
     return result
 
 
@@ -127,7 +139,7 @@ def _parameters(plan: Plan) -> dict[str, Any]:
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "signal_delay_s": cluster.grace_seconds,
+        "signal_delay_s": first_grace_seconds(cluster, hardware),
         "array_parallelism": plan.parallel_points,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's default wckey is refused by sites that check it (submitit#1632)
@@ -138,9 +150,9 @@ def _parameters(plan: Plan) -> dict[str, Any]:
     }
 
 
-def asked_gres(plan: Plan) -> str | None:
-    """What --gres says, or None where no GPUs are asked for, or are by other options."""
-    hardware, spelling = plan.hardware, plan.cluster.gres
+def asked_gres(plan: Plan, of_point: bool = False) -> str | None:
+    """What --gres says, of a job or of a point; None where no GPUs are asked for, or are by other options."""
+    hardware, spelling = (of_point and plan.of_point) or plan.hardware, plan.cluster.gres
     if not hardware.gpus_per_node or not spelling:
         return None
     if not hardware.gpu_type:
@@ -152,7 +164,8 @@ def _srun_arguments(plan: Plan) -> list[str]:
     """A dead rank ends the step; CPUs are said again because Slurm 22.05 and 23.02 do not hand them on."""
     cpus = plan.hardware.cpus_per_task
     inherited = [] if cpus is None else [f"--cpus-per-task={cpus}"]
-    return ["--kill-on-bad-exit=1", *inherited, *plan.cluster.srun, *worker.srun_options(plan)]
+    share = pack.share(plan.of_point, asked_gres(plan, of_point=True)) if plan.per_job > 1 and plan.of_point else []
+    return ["--kill-on-bad-exit=1", *share, *inherited, *plan.cluster.srun, *worker.srun_options(plan)]
 
 
 def _setup(plan: Plan) -> list[str]:

@@ -75,8 +75,8 @@ def _within(least: Room, plans: list[Plan], directory: Path) -> list[Plan]:
     left, kept = least.jobs or 0, sum(len(plan.points) for plan in plans)
     sent: list[Plan] = []
     for plan in plans:
-        sent += [replace(plan, points=plan.points[:left])] if left else []
-        left -= min(left, len(plan.points))
+        sent += [replace(plan, points=plan.points[: left * plan.per_job])] if left else []
+        left -= min(left, plan.jobs)
     kept -= sum(len(plan.points) for plan in sent)
     if plans and not sent:
         raise SubmissionError(f"Slurm must take another job, but {least.limit} is reached: wait for some to end.")
@@ -171,7 +171,8 @@ def _called(plan: Plan) -> str:
     directory, points = plan.sweep_directory, plan.points
     submission = Submission(
         "", points, round(time.time(), 3), clusters=asked_clusters(plan, user_environment()),
-        is_array=len(points) > 1, after=newest_attempts(directory, points),
+        is_array=plan.jobs > 1, after=newest_attempts(directory, points),
+        per_job=plan.per_job,
     )  # fmt: skip
     calls: list[Call] = []
 

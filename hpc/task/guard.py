@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from hpc.attempt.attempt import Attempt
 from hpc.attempt.failure import code_of, note_failure
+from hpc.errors import EXIT_CONTINUE
 from hpc.say import fail
 
 
@@ -17,7 +18,9 @@ def guarded(attempt: Attempt, body: Callable[[], object]) -> int:
     try:
         body()
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code_of(stop) not in (0, EXIT_CONTINUE):
+            note_failure(attempt, stop)
+        return code_of(stop)
     except BaseException as cause:  # whatever it is, the job's exit code must say so
         fail(cause)
         note_failure(attempt, cause)

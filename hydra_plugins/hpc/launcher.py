@@ -49,8 +49,7 @@ class HpcLauncher(Launcher):
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
             SystemExit: Points were stopped, or have failed and nobody asks for their values.
         """
-        from hpc.launch.dispatch import submit  # deferred: Hydra imports this module in every app
-        from hpc.say import say  # deferred, as above
+        from hpc.say import say  # deferred: Hydra imports this module in every app
         from hpc.submit.compose import Composer  # deferred, as above
         from hpc.submit.freeze import freeze, run_directory  # deferred, as above
 
@@ -62,13 +61,14 @@ class HpcLauncher(Launcher):
         sweep = freeze(directory, composer, job_overrides)
         if self.config.hydra.verbose:
             say(f"Points composed: {', '.join(f'{count} {way}' for way, count in composer.ways.items())}.")
+        from hydra_plugins.hpc.again import submit_or_continue  # deferred, as above
+
         if not self.waits:
-            submit(sweep)
+            submit_or_continue(sweep)
             return []
         from hydra_plugins.hpc.waiting import returns, submit_and_wait  # deferred, as above
 
-        status = submit_and_wait(sweep, must_finish=not self.in_batches)
-        return returns(sweep, status)
+        return returns(*submit_and_wait(sweep, must_finish=not self.in_batches))
 
 
 def _check_one_directory(job_overrides: Sequence[Sequence[str]]) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # Hydra imports this module in every app
 PRUNED = "TrialPruned"
 
 
-def submit_and_wait(sweep: Sweep, must_finish: bool) -> SweepStatus:
-    """Submit a sweep, and come back when all of its points have ended.
+def submit_and_wait(sweep: Sweep, must_finish: bool) -> tuple[Sweep, SweepStatus]:
+    """Submit a sweep, and come back when all of its points have ended; it has its names in its directory then.
 
     Args:
         sweep: Points that were checked.
@@ -28,28 +28,30 @@ def submit_and_wait(sweep: Sweep, must_finish: bool) -> SweepStatus:
         SystemExit: The points were stopped before their end; or one of them failed, with its code.
     """
     from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED  # deferred, as above
-    from hpc.launch.dispatch import submit  # deferred, as above
     from hpc.status.standing import FINISHED, past_of  # deferred, as above
     from hpc.status.waiting import wait_for  # deferred, as above
     from hpc.submit.environment import user_environment  # deferred, as above
+    from hydra_plugins.hpc.again import submit_or_continue  # deferred, as above
 
     try:
-        submit(sweep)
+        sweep = submit_or_continue(sweep)
     except SystemExit as end:  # points of this machine
         if must_finish or end.code in (EXIT_CONTINUE, EXIT_INTERRUPTED):
             raise
     status = wait_for(sweep.directory, user_environment())
-    failed = [point for point in status.points if point.state != FINISHED]
+    names = {point.name for point in sweep.points}
+    failed = [point for point in status.points if point.state != FINISHED and point.name in names]
     if must_finish and failed:
         past = past_of(failed[0].directory)
         first = past[-1].first_failure if past else None
         raise SystemExit(first.code if first is not None else 1)
-    return status
+    return sweep, status
 
 
 def returns(sweep: Sweep, status: SweepStatus) -> list[JobReturn]:
     """The value of each point; one that has none raises when it is looked at, as a job of Hydra's does."""
-    return [_return(point, found) for point, found in zip(sweep.points, status.points, strict=True)]
+    found = {point.name: point for point in status.points}
+    return [_return(point, found[point.name]) for point in sweep.points]
 
 
 def _return(point: Point, found: PointStatus) -> JobReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def test_a_script_that_fails_writes_down_why_and_gives_up_after_its_budget(tmp_p
             main(str(tmp_path), "4", "fail")
         in_another_process()
     assert [event.reason for event in told(tmp_path, Failed)] == ["ValueError: asked to fail"] * 2
-    records = [path.read_text() for path in RunDirectory(tmp_path).failures.iterdir()]
+    records = [path.read_text() for path in RunDirectory(tmp_path).failures.glob("*.txt")]
     assert [each.splitlines()[0].startswith("hpc: rank 0 of 1 on ") for each in records] == [True, True]
     assert all(each.endswith("\nValueError: asked to fail\n") for each in records)
     with pytest.raises(NoProgressError, match=r"the last of which failed on rank 0 \(ValueError: asked to fail\)"):
@@ -101,9 +102,12 @@ def test_under_torchrun_all_ranks_share_one_attempt(tmp_path: Path) -> None:
     assert kinds - {SaveFailed} == {Started, Resumed, Failed}, done.stderr  # rank 0 may be in a save when rank 1 fails
     assert len({event.attempt for event in events}) == 1
     assert events[0].attempt.startswith("torchrun.")
-    (failure,) = told(tmp_path, Failed)
+    failure = lives(events)[-1].first_failure
+    assert failure is not None
     assert (failure.rank, failure.reason) == (1, "ValueError: asked to fail")
-    (record,) = RunDirectory(tmp_path).failures.iterdir()
+    (record,) = RunDirectory(tmp_path).failures.glob("*.txt")
     assert record.name == f"{failure.attempt}.txt"
+    report = json.loads(record.with_suffix(".json").read_text())
+    assert (report["cause"]["rank"], report["cause"]["told_by"], report["world_size"]) == (1, "rank", 2)
     assert all(RunDirectory(tmp_path).log(rank).exists() for rank in (0, 1))
     assert len([*RunDirectory(tmp_path).journal.iterdir()]) == 2

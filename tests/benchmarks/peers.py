@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.testing.cluster import ClusterOptions, SlurmCluster
 from tests.benchmarks.peer_answers import PARTS, PEERS
 from tests.benchmarks.peer_environment import install_peers
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import ClusterOptions, SlurmCluster
 
 ASKER = Path(__file__).parent / "peer_answers.py"
 LAUNCH_SECONDS = 240

@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.testing.cluster import SlurmCluster
+from hpc.testing.requirements import reason_no_cluster_starts_here
 from tests.benchmarks.figures import conditions, ratio, spread, table
 from tests.benchmarks.peer_environment import install_peers
 from tests.benchmarks.submission import HYDRA_ALONE, recording_slurm
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.requirements import reason_no_cluster_starts_here
 
 PEER = "hydra-submitit-launcher==1.2.0"
 MANY = 10_000

@@ -228,6 +228,6 @@ def test_all_ranks_stop_with_74_when_a_save_behind_training_has_failed(run_py: R
         "experiment.target=tests.checkpoint.test_saving.train_and_lose_the_directory",
     )  # fmt: skip
     assert done.returncode == 74, done.stdout + done.stderr
-    (record,) = (tmp_path / "out" / "0" / "failures").iterdir()
+    (record,) = (tmp_path / "out" / "0" / "failures").glob("*.txt")
     assert "it has vanished" in record.read_text()
     assert [event.step for event in told(tmp_path / "out" / "0", SaveFailed)] == [4]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from hpc.attempt.cause import KINDS
 from hpc.run.events import Failed
 from hpc.run.index import index_path, record_sweep
 from hpc.run.journal import Journal
 from hpc.run.processes import this_process
 from hpc.run.submissions import LOCAL, Submission, newest_jobs, record_submission
-from hpc.status.causes import KINDS
 from hpc.status.standing import STATES as STATE_NAMES
 from tests.conftest import ROOT, FakeSlurm
 from tests.support.sweeps import BEGAN, Made, hpc, in_every_state, told_by
@@ -59,7 +59,8 @@ def test_status_tells_every_state_in_one_squeue(made: Made, fake_slurm: FakeSlur
     assert (running["allocation_seconds_left"], running["job"]) == (600.0, "100_1")
     assert (pending["reason"], pending["nodes"], pending["step"]) == ("Priority", [], None)
     assert pending["reason_text"] == "Jobs with a higher priority are ahead of it in the queue."
-    assert points[5]["cause"] == {"kind": "crash", "text": "ValueError: no such split", "rank": 1, "code": 1}
+    cause = {name: points[5]["cause"][name] for name in ("kind", "text", "rank", "code", "told_by")}
+    assert cause == {"kind": "crash", "text": "ValueError: no such split", "rank": 1, "code": 1, "told_by": "rank"}
     assert [points[n]["cause"]["kind"] for n in (6, 7)] == ["oom", "unknown"]
 
 

@@ -53,7 +53,6 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ("hardware.memory_gb=-5", "hardware.memory_gb"),
     ("hardware.time_limit_minutes=0", "hardware.time_limit_minutes"),
     ("hardware.time_limit_minutes=-1", "hardware.time_limit_minutes"),
-    ("hardware.time_limit_minutes=2", "cluster.grace_seconds"),
     ("cluster.grace_seconds=3600", "cluster.grace_seconds"),
     ("cluster.grace_seconds=0", "cluster.grace_seconds"),
     ("cluster.max_parallel_points=0", "cluster.max_parallel_points"),

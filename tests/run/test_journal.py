@@ -32,7 +32,7 @@ def test_events_come_back_with_the_attempt_and_the_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kind_of_event_is_read_as_it_was_written(name: str) -> None:
     values: dict[Any, Any] = {
-        "int": 3, "float": 1.5, "str": "x", "tuple[str, ...]": ("a", "b"), "Any": {"loss": [0.5]},
+        "bool": True, "int": 3, "float": 1.5, "str": "x", "tuple[str, ...]": ("a", "b"), "Any": {"loss": [0.5]},
         "dict[str, str]": {"torch": "2.6.0"},
     }  # fmt: skip
     event = NAMES[name](**{field.name: values[field.type] for field in fields(NAMES[name])})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from pathlib import Path
@@ -10,28 +9,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hpc.testing.plugin import why_no_slurm_here
+from hpc.testing.requirements import skip_or_fail_without_slurm
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.requirements import reason_no_cluster_starts_here, skip_or_fail_without_slurm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-reason_found_once = functools.cache(reason_no_cluster_starts_here)
+    from hpc.testing.cluster import SlurmCluster
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Ask before any fixture starts a cluster."""
     if item.get_closest_marker("slurm"):
-        skip_or_fail_without_slurm(item.name, reason_found_once(), os.environ)
+        skip_or_fail_without_slurm(item.name, why_no_slurm_here(), os.environ)
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    """Four nodes with eight pretended A100 each, shared by all tests of the session."""
-    with SlurmCluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+def cluster(slurm: SlurmCluster) -> SlurmCluster:
+    """Four nodes with eight pretended A100 each, shared by all tests of the session: the plugin's."""
+    return slurm
 
 
 @pytest.fixture(scope="session")

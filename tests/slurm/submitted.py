@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
 from tests.support.events import Kind, told
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpc.testing.cluster import ClusterOptions, SlurmCluster
 from tests.conftest import Run
-from tests.slurm.cluster import ClusterOptions, SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

@@ -11,8 +11,9 @@ import pytest
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Failed, Finished, Started, Stopped
 from hpc.run.journal import read_journal
+from hpc.run.lives import lives
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 from tests.support.events import told
 
 pytestmark = pytest.mark.slurm
@@ -95,9 +96,10 @@ def test_a_script_without_a_task_has_failure_records_and_the_clock(
     first, second = told(run, Started)
     assert (first.attempt[-4:], second.attempt[-4:]) == ("-0.0", "-0.1")
     assert first.attempt.split(".")[1] == f"{job_id}-0"
-    (failure,) = told(run, Failed)
+    failure = lives(told(run, Failed))[0].first_failure
+    assert failure is not None
     assert (failure.attempt, failure.rank, failure.reason) == (first.attempt, 1, "ValueError: asked to fail")
-    assert [path.name for path in RunDirectory(run).failures.iterdir()] == [f"{first.attempt}.txt"]
+    assert [path.name for path in RunDirectory(run).failures.glob("*.txt")] == [f"{first.attempt}.txt"]
     (stop,) = told(run, Stopped)
     assert (stop.attempt, stop.cause) == (second.attempt, "TIME_LIMIT")
     assert [RunDirectory(run).log(rank).exists() for rank in (0, 1)] == [True, True]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.slurm.cluster import ClusterOptions, CommandFailedError, SlurmCluster
-from tests.slurm.daemons import wait_until
-from tests.slurm.network import Network
-from tests.slurm.requirements import reason_no_cluster_starts_here, skip_or_fail_without_slurm
+from hpc.testing.cluster import ClusterOptions, CommandFailedError, SlurmCluster
+from hpc.testing.daemons import wait_until
+from hpc.testing.network import Network
+from hpc.testing.requirements import reason_no_cluster_starts_here, skip_or_fail_without_slurm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

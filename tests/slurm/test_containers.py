@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpc.run.events import Resumed, Started, Stopped
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.requirements import skip_or_fail_without_slurm
+from hpc.testing.cluster import SlurmCluster
+from hpc.testing.requirements import skip_or_fail_without_slurm
 from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 from tests.support.image import MOUNT, PYTHON, make_image
@@ -27,7 +27,7 @@ JOB = (
 
 @pytest.fixture
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    reason = None if shutil.which("ch-run") else "Containers need ch-run on PATH: run tests/slurm/install.sh."
+    reason = None if shutil.which("ch-run") else "Containers need ch-run on PATH: run hpc/testing/install.sh."
     skip_or_fail_without_slurm(request.node.name, reason, os.environ)
     return make_image(tmp_path / "image", mount_points=(tmp_path,))
 

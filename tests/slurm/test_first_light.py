@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +15,8 @@ from typing import Any
 import pytest
 
 from hpc.run.events import Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
 from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 
@@ -146,11 +149,32 @@ def test_a_failing_rank_fails_the_job_and_is_named_first(submit: Submit, cluster
     assert_nothing_is_left(cluster)
     assert states(cluster, job.job_id) == [("FAILED", "1:0")]
     assert cluster.job(job.job_id)["Restarts"] == "0"
-    (record,) = (job.point() / "failures").iterdir()
+    (record,) = (job.point() / "failures").glob("*.txt")
     assert record.read_text().startswith("hpc: rank 3 of 4 on node2 failed first:\nTraceback")
     assert "ValueError: asked to fail at step 10" in record.read_text()
     batch_log = (job.directory / "submitit" / f"{job.job_id}_0_log.out").read_text()
     assert record.read_text() in batch_log
+
+
+def test_a_killed_rank_is_named_by_what_srun_says_of_it(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit("launch.max_crashes=1")
+    job.wait_for_step(10)
+    told = json.loads((job.point() / "trace" / "rank_3.json").read_text())
+    os.kill(told["pid"], signal.SIGKILL)
+    job.wait_for("FAILED", seconds=300)
+    assert_nothing_is_left(cluster)
+    nodes = cluster.run("sinfo", "--noheader", "--Node", "--format=%t").stdout.split()
+    assert not [state for state in nodes if state.startswith(("drain", "drng", "down", "fail"))]
+    log = job.output()
+    assert "hpc: " in log
+    done = subprocess.run(
+        [sys.executable, "-m", "hpc", "status", str(job.directory), "--json"],
+        env={**clean_environment(), **cluster.environment}, capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    (point,) = json.loads(done.stdout)["points"]
+    found = {name: point["cause"][name] for name in ("kind", "rank", "host", "signal", "told_by")}
+    told_by_exit = {"kind": "killed", "rank": 3, "host": "node2", "signal": "SIGKILL", "told_by": "exit"}
+    assert (point["state"], found) == ("failed", told_by_exit), log
 
 
 def test_only_the_preempted_task_of_an_array_is_requeued(submit: Submit, cluster: SlurmCluster) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpc.run.events import Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 from tests.slurm.submitted import preempt, submitted_from
 
 pytestmark = pytest.mark.slurm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from hpc.run.events import Committed, Ended, Resumed, Started
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.submitted import Submitted, submitted_from
+from hpc.run.events import Committed, Ended, Resumed, Started, Stopped
+from hpc.testing.cluster import SlurmCluster
+from tests.conftest import ROOT
+from tests.slurm.submitted import Submitted, preempt, submitted_from
 from tests.support.equality import differences
 
 pytestmark = pytest.mark.slurm
@@ -24,6 +26,7 @@ JOB = (
     "experiment.target=tests.programs.jobs.train", "runtime.deterministic=true", "checkpoint.every_steps=20",
     "steps=60", "launch.snapshot=false",
 )  # fmt: skip
+PYTHONPATH = {"PYTHONPATH": str(ROOT)}
 Submit = Callable[..., Submitted]
 
 
@@ -49,8 +52,16 @@ def jobs_of(sweep: Path) -> list[str]:
 
 def kill_rank(job: Submitted, rank: int, point: str = "0") -> None:
     """As the kernel does it when memory is short, or a driver when a GPU falls off the bus."""
-    told = json.loads((job.point(point) / "trace" / f"rank_{rank}.json").read_text())
-    os.kill(told["pid"], signal.SIGKILL)
+    wait_until(lambda: _killed(job.point(point) / "trace" / f"rank_{rank}.json"), job)
+
+
+def _killed(trace: Path) -> bool:
+    """False where the rank has not come up yet in this life; the next one must leave a trace of its own."""
+    if not trace.exists():
+        return False
+    os.kill(json.loads(trace.read_text())["pid"], signal.SIGKILL)
+    trace.unlink()
+    return True
 
 
 def wait_for_commit(job: Submitted, commits: int = 1, point: str = "0") -> None:
@@ -64,6 +75,86 @@ def wait_until(condition: Callable[[], bool], job: Submitted) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{job.cluster.jobs(job.job_id)}\n{job.output()}"
         time.sleep(0.2)
+
+
+@pytest.fixture
+def cancelling(cluster: SlurmCluster) -> Iterator[None]:
+    """Jobs of the partition are preempted by being cancelled."""
+    cluster.run("scontrol", "update", "partitionname=low", "preemptmode=cancel")
+    yield
+    cluster.run("scontrol", "update", "partitionname=low", "preemptmode=requeue")
+
+
+@pytest.fixture
+def away(cluster: SlurmCluster) -> Iterator[Callable[[], None]]:
+    """Kills the controller; whatever happens, it is back at the end."""
+    yield cluster.daemon("slurmctld").kill
+    cluster.daemon("slurmctld").start_again()
+
+
+@pytest.mark.faults
+def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
+    submit: Submit, cluster: SlurmCluster, away: Callable[[], None]
+) -> None:
+    job = submit()
+    job.wait_for_step(5)
+    cluster.run("scancel", "--signal=USR2", job.job_id)
+    away()
+    wait_until(lambda: bool(job.events(Stopped)), job)
+    time.sleep(15)  # that the controller is away for long is what this is about
+    cluster.daemon("slurmctld").start_again()
+    job.wait_for("COMPLETED")
+    (stopped,) = job.events(Stopped)
+    assert [event.step for event in job.events(Resumed)] == [0, stopped.step]
+    assert [(end.verdict, end.follows) for end in job.events(Ended)] == [("stopped", "again")]
+    assert cluster.job(job.job_id)["Restarts"] == "1"
+
+
+def test_a_job_without_requeue_goes_on_in_one_that_follows_it(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit("+twin=0,1", "+cluster.sbatch.no-requeue=true")
+    wait_for_commit(job, point="1")
+    kill_rank(job, 0, "1")
+    wait_until(lambda: len(jobs_of(job.directory)) == 2, job)
+    successor = Submitted(cluster, jobs_of(job.directory)[1], job.directory)
+    job.wait_for("FAILED", "_1")
+    successor.wait_for("COMPLETED", "_1")
+    job.wait_for("COMPLETED", "_0")
+    assert differences(job.point("0"), job.point("1")) == []
+    assert [end.verdict for end in job.events(Ended, "1")] == ["rank_died"]
+    shown = cluster.run(
+        sys.executable, "-m", "hpc", "status", str(job.directory), "--json", env=PYTHONPATH, timeout=120
+    )
+    assert [point["state"] for point in json.loads(shown.stdout)["points"]] == ["finished", "finished"]
+    assert cluster.run("squeue", "--noheader", f"--name={cluster.job(successor.job_id)['JobName']}").stdout == ""
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("cancelling")
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_job_that_is_preempted_by_being_cancelled_goes_on(
+    submit: Submit, cluster: SlurmCluster, requeue: bool
+) -> None:
+    """Without grace, Slurm ends it for good; a requeue in that moment, or a job that follows, takes the run further."""
+    job = submit(*([] if requeue else ["+cluster.sbatch.no-requeue=true"]))
+    wait_for_commit(job)
+    preempt(job)
+    wait_until(lambda: (job.point() / "finished.json").exists(), job)
+    (stopped,) = job.events(Stopped)
+    assert [event.step for event in job.events(Resumed)] == [0, stopped.step]
+    assert [(end.verdict, end.follows) for end in job.events(Ended)] == [("preempted_for_good", "again")]
+    Submitted(cluster, jobs_of(job.directory)[-1], job.directory).wait_for("COMPLETED")
+    assert len(jobs_of(job.directory)) == (1 if requeue else 2)
+
+
+@pytest.mark.faults
+def test_a_run_that_crashes_without_a_new_checkpoint_ends_and_says_so(submit: Submit, cluster: SlurmCluster) -> None:
+    job = submit("launch.max_crashes=2", "launch.exclude_failed_nodes=false", step_seconds=1.0)
+    for _ in range(2):
+        kill_rank(job, 1)
+    job.wait_for("FAILED")
+    assert cluster.job(job.job_id)["ExitCode"] == "76:0"
+    assert "lost a rank to a signal, and launch.max_crashes=2 is reached without a new checkpoint" in job.output()
+    assert [(end.code, end.follows) for end in job.events(Ended)] == [(137, "again"), (137, "nothing")]
 
 
 def test_a_killed_rank_costs_its_point_some_steps_and_nobody_an_errand(submit: Submit, cluster: SlurmCluster) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import clean_environment
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

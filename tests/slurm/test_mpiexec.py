@@ -15,8 +15,8 @@ import pytest
 
 from hpc.connect.beacon import FIRST_PORT, PORT_COUNT
 from hpc.connect.mpiexec import control_port
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from hpc.testing.cluster import SlurmCluster
+from hpc.testing.network import ip
 from tests.conftest import ROOT, clean_environment
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.network import ip
 
 pytestmark = pytest.mark.slurm
 

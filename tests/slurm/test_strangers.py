@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hpc.testing.cluster import SlurmCluster
+from hpc.testing.network import NAMESPACES
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.network import NAMESPACES
 from tests.support.strangers import stranger, why_there_is_none
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_there_is_none()), reason=why_there_is_none())]

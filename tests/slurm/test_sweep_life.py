@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpc.run.result import read_result
+from hpc.testing.cluster import SlurmCluster
 from tests.conftest import ROOT
 from tests.launch.test_waiting import best, needs_optuna
-from tests.slurm.cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from hpc.attempt.cause import KINDS, kind_of
+from hpc.attempt.first_cause import Evidence, first_cause
 from hpc.run.events import Failed
-from hpc.slurm.queue import QueuedJob
 from hpc.slurm.reasons import REASONS, explained
 from hpc.slurm.states import ENDED, WAITING, state_word
-from hpc.status.causes import KINDS, cause_of, cause_of_end
+from hpc.slurm.step_end import step_end
 from tests.conftest import FakeSlurm
 from tests.support.sweeps import BEGAN, Made, hpc, told_by
 
@@ -58,22 +59,27 @@ def test_states_of_slurm_are_either_waiting_or_ended() -> None:
     ],
 )
 def test_a_failure_has_a_kind(code: int, reason: str, kind: str) -> None:
-    cause = cause_of(Failed(0, code, reason))
-    assert (cause.kind, bool(cause.text)) == (kind, True)
+    assert kind_of(code, reason) == kind
     assert kind in KINDS
 
 
-def test_the_state_that_slurm_remembers_comes_before_the_log() -> None:
+def test_the_words_at_the_end_of_a_log_are_causes() -> None:
     killed = "slurmstepd: error: Detected 1 oom_kill event in StepId=4.0. Some of the step tasks have been OOM Killed."
     late = "slurmstepd: error: *** STEP 4.0 ON node1 CANCELLED AT 2026-11-25T10:00:00 DUE TO TIME LIMIT ***"
-    found = [
-        cause_of_end(QueuedJob("4", "NODE_FAIL"), killed),
-        cause_of_end(QueuedJob("4", "FAILED"), killed),
-        cause_of_end(QueuedJob("4", "FAILED"), ""),
-        cause_of_end(None, late),
-    ]
-    assert [None if cause is None else cause.kind for cause in found] == ["node_fail", "oom", "crash", "time_limit"]
-    assert cause_of_end(None, "Finished.") is None
+    found = [first_cause(Evidence(end=step_end(log))) for log in (killed, late, "Finished.")]
+    assert [cause and cause.kind for cause in found] == ["oom", "time_limit", None]
+
+
+def test_the_state_that_slurm_remembers_comes_before_the_log(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    made = Made(tmp_path / "sweep", fake_slurm).write(2)
+    for task, state in enumerate(("NODE_FAIL", "FAILED")):
+        made.tell(task, BEGAN, told=None)
+        made.queued(task, state)
+        log = made.directory / "submitit" / f"100_{task}_0_log.out"
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=100.0.\n")
+    points = told_by(hpc(fake_slurm, "status", made.directory, "--json"))["points"]
+    assert [point["cause"]["kind"] for point in points] == ["node_fail", "oom"]
 
 
 def test_a_rank_that_missed_a_killed_one_is_not_the_cause(tmp_path: Path, fake_slurm: FakeSlurm) -> None:

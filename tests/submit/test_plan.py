@@ -14,7 +14,7 @@ from hpc.errors import ConfigurationError
 from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.submit.cost import agree_to_cost, gpu_hours
-from hpc.submit.plan import Plan, _shares, make_plans
+from hpc.submit.plan import Plan, make_plans, shares
 
 EIGHT = {"nodes": 2, "gpus_per_node": 8, "tasks_per_node": 8, "time_limit_minutes": 90}
 
@@ -32,9 +32,9 @@ def plans_of(sweep: Sweep, size: int = 1000) -> list[Plan]:
 @given(sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=8), more=st.integers(0, 3000))
 def test_the_throttle_is_shared_fully_and_never_exceeded(sizes: list[int], more: int) -> None:
     limit = len(sizes) + more
-    shares = _shares(limit, sizes)
-    assert all(1 <= share <= size for share, size in zip(shares, sizes, strict=True))
-    assert sum(shares) == min(limit, sum(sizes))
+    found = shares(limit, sizes)
+    assert all(1 <= share <= size for share, size in zip(found, sizes, strict=True))
+    assert sum(found) == min(limit, sum(sizes))
 
 
 def test_equal_resources_share_an_array_wherever_they_stand() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpc.errors import ConfigurationError, LoadError
-from hpc.run.code import Code, newest_code, read_code
+from hpc.run.code import Code, code_of_point, read_code
 from hpc.run.enter import ENTER, MANIFEST
 from hpc.run.point import Point
 from hpc.run.points import Sweep
@@ -133,7 +133,7 @@ def test_the_same_code_is_one_file_of_the_disk_and_other_code_another(project: P
     assert codes[0].digest == codes[1].digest != codes[2].digest == codes[3].digest
     assert third.stat().st_ino != fourth.stat().st_ino
     assert {stat.S_IMODE(path.stat().st_mode) for path in (first, fourth, sweeps[0] / "code.jsonl")} == {0o600}
-    read = newest_code(sweeps[3])
+    read = code_of_point(sweeps[3], "0")
     assert read is not None
     assert read_code(sweeps[3], read)["project/pkg/helper.py"] == b"VALUE = 2\n"
     with pytest.raises(LoadError, match="has changed since"):

@@ -110,21 +110,26 @@ def test_a_failing_rank_ends_the_job_with_its_traceback_first(start: Start) -> N
     output = life.end()
     assert life.process.returncode == 1
     assert "ValueError: asked to fail at step 10" in output
-    (record,) = (life.directory / "failures").iterdir()
+    (record,) = (life.directory / "failures").glob("*.txt")
     assert record.read_text().startswith("hpc: rank 1 of 2")
     assert "asked to fail at step 10" in record.read_text()
     assert not any(is_alive(pid) for pid in pids)
-    assert isinstance(read_journal(life.directory)[-1], Failed)
+    assert [event.rank for event in told(life.directory, Failed) if not event.is_echo] == [1]
 
 
 def test_a_killed_rank_ends_the_job_with_its_signal(start: Start) -> None:
-    life = start("run", "steps=1000")
+    life = start("run", "steps=1000", "launch.max_crashes=1")
     life.wait_for_step(5, rank=1)
     pids = [life.rank(number)["pid"] for number in (0, 1)]
     os.kill(pids[1], signal.SIGKILL)
-    life.end()
-    assert life.process.returncode == 137
+    output = life.end()
+    assert life.process.returncode == 76
     assert not any(is_alive(pid) for pid in pids)
+    reports = [json.loads(path.read_text()) for path in (life.directory / "failures").glob("*.json")]
+    causes = [(each["cause"]["rank"], each["cause"]["signal"], each["cause"]["told_by"]) for each in reports]
+    assert causes[0] == (1, "SIGKILL", "exit")
+    assert "rank 1 of 2" in output
+    assert "it was killed by SIGKILL" in output
 
 
 def uninterrupted(start: Start, *arguments: str) -> Path:
@@ -221,7 +226,7 @@ def test_lives_without_progress_end_the_job(run_py: Run, tmp_path: Path) -> None
     arguments = ("run_dir=out", "steps=30", "runtime.max_lives_without_progress=2", *JOB)
     failing = "+job={step_seconds:0,fail_rank:0,fail_step:5}"
     assert [run_py(*arguments, failing).returncode for _ in range(3)] == [1, 1, 76]
-    assert len(list((tmp_path / "out" / "failures").iterdir())) == 3
+    assert len(list((tmp_path / "out" / "failures").iterdir())) == 6  # a report and its text for each life
 
 
 def test_when_every_checkpoint_is_damaged_nothing_starts_from_scratch(run_py: Run, tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Ranks of real processes that do not go on, and people who touch files."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hpc.run.events import Committed, Failed, Stopped
+from hpc.run.pulse import read_pulses
+from tests.support.events import told
+from tests.support.local_sweep import wait_for
+from tests.task.test_life import STAYS, Start, start
+
+__all__ = ["start"]
+pytestmark = pytest.mark.gloo
+
+
+def test_files_in_the_run_directory_save_and_stop_and_a_stopped_rank_ends_the_run(start: Start) -> None:
+    life = start("run", "steps=5000", "checkpoint.every_steps=1000000", STAYS, step_seconds=0.05)
+    life.wait_for_step(5)
+    (life.directory / "save").touch()
+    wait_for(lambda: told(life.directory, Committed), "it is saved")
+    (life.directory / "stop").touch()
+    said = life.end()
+    assert life.process.returncode == 130, said
+    (stopped,) = told(life.directory, Stopped)
+    saved = [event.step for event in told(life.directory, Committed)]
+    assert (stopped.cause, saved) == ("STOP_FILE", [saved[0], stopped.step])
+    assert saved[0] < stopped.step
+    assert sorted(path.name for path in life.directory.iterdir() if path.name in ("stop", "save")) == []
+
+    life = start("run", "steps=5000", "checkpoint.every_steps=1000000", STAYS, step_seconds=0.05)
+    life.wait_for_step(stopped.step + 20)
+    wait_for(lambda: read_pulses(life.directory)[1].phase == "training", "both ranks train")
+    os.kill(read_pulses(life.directory)[1].pid, signal.SIGSTOP)
+    said = life.end()
+    assert life.process.returncode == 70, said
+    (failed,) = told(life.directory, Failed)
+    assert failed.code == 70
+    assert "rank 1 on" in failed.reason
+    assert "is stopped (SIGSTOP) (training, after step" in failed.reason
+    (stacks,) = (life.directory / "hangs").iterdir()
+    of_rank_0, of_rank_1 = Path(stacks).read_text().split("rank 1 on")
+    assert "in misbehave" in of_rank_1 or "in train" in of_rank_1
+    assert "State: T (stopped)" in of_rank_1
+    assert "in train" in of_rank_0
