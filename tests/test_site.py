@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from hpc import errors
+from hpc.attempt.cause import KINDS, OF_CODE
 from hpc.config import settings_of
-from hpc.status.causes import KINDS, OF_CODE
 from tests.conftest import ROOT, FakeSlurm, Run, clean_environment
 
 DOCS = ROOT / "docs"
