@@ -22,6 +22,8 @@ SKEW_SECONDS = 2.0
 """Of the clocks of two nodes without a common time server that works."""
 HARD = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 """Signals that no rank gets because another one has failed."""
+ALL_SAY = re.compile(r"\bon rank (\d+)\b")
+"""Where ranks agree on a failure, as on a loss that is not finite, all of them say whose it is."""
 SOFT = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals that launchers send to what is left."""
 
@@ -76,6 +78,14 @@ class Evidence:
         return [rank for rank in range(self.world_size) if rank not in self.speakers]
 
     @property
+    def stuck(self) -> list[int]:
+        """Ranks that said nothing and did not leave by themselves; where some had to be killed for it, only these."""
+        left = {each.rank for each in self.end.exits if not each.is_ended}
+        killed = {each.rank for each in self.end.exits if each.is_ended and signal_name(each.code) == "SIGKILL"}
+        found = [rank for rank in self.silent if rank not in left]
+        return [rank for rank in found if rank in killed] or found
+
+    @property
     def deaths(self) -> list[Exit]:
         """Ends of ranks that said nothing, and were not told to end because another rank had ended."""
         return [each for each in self.end.exits if not each.is_ended and each.rank not in self.speakers]
@@ -90,8 +100,8 @@ class Evidence:
 def first_cause(seen: Evidence) -> Cause | None:
     """What an attempt failed of; None where nothing says that it has failed."""
     decisions: Sequence[Callable[[Evidence], Cause | None]] = (
-        *(_failed_node, _own, _signalled, _worker, _ended_by_slurm, _left),
-        *(_late, _missed, _state, _echo),
+        *(_failed_node, _own, _signalled, _worker, _ended_by_slurm, _chose_to_leave),
+        *(_late, _left, _missed, _state, _echo),
     )
     found = next((cause for decide in decisions if (cause := decide(seen)) is not None), None)
     return None if found is None else _completed(found, seen)
@@ -129,8 +139,10 @@ def _own(seen: Evidence) -> Cause | None:
     killed = _hard(seen)
     if killed is not None and first.rank in order and order.index(killed.rank) < order.index(first.rank):
         return None
-    alike = sorted({each.rank for each in own if _shape(each.reason) == _shape(first.reason)})
-    return cause_told(first, alike if len(alike) > 1 else ())
+    alike = {each.rank: each for each in own if _shape(each.reason) == _shape(first.reason)}
+    named = ALL_SAY.search(first.reason)
+    told = alike.get(int(named[1]), first) if named else first
+    return cause_told(told, sorted(alike) if len(alike) > 1 else ())
 
 
 def _earliest(told: Sequence[Statement], exits: Sequence[Exit]) -> Statement:
@@ -191,6 +203,11 @@ def _ended_by_slurm(seen: Evidence) -> Cause | None:
     return None if state is None else Cause(*OF_STATE[state], told_by="slurm")
 
 
+def _chose_to_leave(seen: Evidence) -> Cause | None:
+    """A code that no uncaught exception has."""
+    return _left(replace(seen, end=replace(seen.end, exits=tuple(each for each in seen.end.exits if each.code != 1))))
+
+
 def _left(seen: Evidence) -> Cause | None:
     """A rank that ended by itself without a word."""
     codes = sorted((each for each in seen.deaths if not signal_name(each.code)), key=lambda each: not each.code)
@@ -209,7 +226,7 @@ def _late(seen: Evidence) -> Cause | None:
     if not seen.told(LATE) or (_earliest(echoes, seen.end.exits).sort != LATE and not _has_all_waited(seen)):
         return None
     named = [rank for told in echoes for rank in waited_for(told.reason)]
-    rank = _behind(named or seen.silent, seen) if named or seen.silent else _elsewhere(seen)
+    rank = _behind(named or seen.stuck, seen) if named or seen.stuck else _elsewhere(seen)
     words = seen.told(LATE)[0].reason
     if rank is None:
         return Cause(HANG, f"all ranks waited for each other: {words}", told_by="echo")
