@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import Cause
-from hpc.attempt.first_cause import Evidence, Position, first_cause
+from hpc.attempt.evidence import Evidence, Position
+from hpc.attempt.first_cause import first_cause
 from hpc.attempt.report import as_json, evidence, evidence_of, gather, report_failure, settle, shown
 from hpc.attempt.statement import MOST, Statement, chain_of, statement, statement_files, write_statement
 from hpc.attempt.words import ECHO, LATE, OWN, WORKER, sort_of

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import KINDS, kind_of
-from hpc.attempt.first_cause import Evidence, first_cause
+from hpc.attempt.evidence import Evidence
+from hpc.attempt.first_cause import first_cause
 from hpc.run.events import Failed
 from hpc.slurm.reasons import REASONS, explained
 from hpc.slurm.states import ENDED, WAITING, state_word
