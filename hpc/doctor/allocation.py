@@ -17,9 +17,9 @@ from torch import distributed
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpc import Runtime
 from hpc.doctor.canary import FINDINGS_FILE, READY_SECONDS, STEP_SECONDS, RanksTell, tell
 from hpc.files import create, make_directory, replace_text
+from hpc.runtime.runtime import Runtime
 
 REPEATS = 5
 
