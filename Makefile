@@ -1,12 +1,15 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
-# make test-faults: every fault that this machine can inject, on a Slurm of its own, and a table of what became of it.
+# make test-faults: what takes too long for every day, on a Slurm of its own.
+# make soak: a small sweep under everything at once, for MINUTES=30, and where its time went.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 30
+SEED ?= 0
 
-.PHONY: train test test-faults matrix lint bench setup slurm browser clean
+.PHONY: train test test-faults matrix lint docs bench soak setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
@@ -25,8 +28,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/ready slurm
+	$(BIN)/python -m tests.benchmarks.soak $(MINUTES) $(SEED)
 
 setup: $(VENV)/ready
 
@@ -44,4 +53,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-matrix dist
+	rm -rf $(VENV) .venv-matrix dist site

@@ -209,7 +209,7 @@ def _late(seen: Evidence) -> Cause | None:
     if not seen.told(LATE) or (_earliest(echoes, seen.end.exits).sort != LATE and not _has_all_waited(seen)):
         return None
     named = [rank for told in echoes for rank in waited_for(told.reason)]
-    rank = _behind(named or seen.silent or sorted(seen.speakers), seen)
+    rank = _behind(named or seen.silent, seen) if named or seen.silent else _elsewhere(seen)
     words = seen.told(LATE)[0].reason
     if rank is None:
         return Cause(HANG, f"all ranks waited for each other: {words}", told_by="echo")
@@ -233,6 +233,16 @@ def _behind(ranks: Sequence[int], seen: Evidence) -> int | None:
         return None
     fewest = min(places.items(), key=lambda item: (len(item[1]), item[0]))
     return fewest[1][0]
+
+
+def _elsewhere(seen: Evidence) -> int | None:
+    """Where all ranks waited: the one whose exception comes from another line of code than all others' do."""
+    frames: dict[str, list[int]] = {}
+    for each in seen.statements:
+        lines = [line.strip() for line in each.lines if line.strip().startswith('File "')]
+        frames.setdefault(lines[-1] if lines else "", []).append(each.rank)
+    alone = [ranks[0] for ranks in frames.values() if len(ranks) == 1]
+    return alone[0] if len(alone) == 1 and len(frames) == 2 else _behind(sorted(seen.speakers), seen)
 
 
 def _missed(seen: Evidence) -> Cause | None:

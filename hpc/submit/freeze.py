@@ -32,7 +32,7 @@ SECTIONS = ("hardware", "cluster", "container", "strategy", "runtime", "checkpoi
 """What hpc reads of a config, besides run_dir and seed."""
 
 
-def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str]], aside: bool = False) -> Sweep:
+def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str]]) -> Sweep:
     """Compose, resolve and check every point; they are numbered from 0, or as the sweep has them that is there.
 
     Nothing is written: see `Sweep.write`. Each point is frozen before the next one is composed, because what
@@ -42,7 +42,6 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
         directory: The sweep's; see `run_directory`.
         composer: Of its points.
         overrides: Of each point, as typed.
-        aside: Whether standard output is for something else.
 
     Raises:
         ConfigurationError: A config is not valid, or there are no configs.
@@ -59,7 +58,7 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
     checked = _Checked()
     points = []
     known = numbers(directory, overrides)
-    for position, typed in enumerate(each(overrides, f"Composing {len(overrides)} points", aside)):
+    for position, typed in enumerate(each(overrides, f"Composing {len(overrides)} points")):
         number = known[position]
         with _naming(position, overrides):
             config, hydra = composer.compose(number, typed, more=len(overrides) > 1)

@@ -103,6 +103,14 @@ def test_ranks_that_all_waited_are_told_apart_by_where_they_were() -> None:
     assert cause(*told).rank is None
 
 
+def test_ranks_that_all_waited_are_told_apart_by_the_line_of_code_that_waited() -> None:
+    lines = [('  File "loop.py", line 9, in train', TIMED_OUT)] * 3 + [
+        ('  File "loop.py", line 7, in count', TIMED_OUT)
+    ]
+    told = [replace(says(rank, TIMED_OUT), lines=each) for rank, each in enumerate(lines)]
+    assert cause(*told).rank == 3
+
+
 def test_a_rank_that_did_not_come_is_named_by_the_rendezvous() -> None:
     missing = (
         "All 4 ranks must come within runtime.rendezvous_timeout_seconds, but 1 did not: see the output of rank 2."
@@ -169,6 +177,12 @@ def raised(*steps: BaseException) -> BaseException:
 )
 def test_the_root_of_an_exception_says_whose_it_is(chain: tuple[BaseException, ...], sort: str) -> None:
     assert sort_of(chain_of(raised(*chain))) == sort
+
+
+def test_what_a_rank_failed_of_is_said_and_not_what_it_met_in_its_cleaning_up() -> None:
+    error = raised(ValueError("mine"), RuntimeError("Connection closed by peer"))
+    told = statement(0, "node1", 1, error, "Traceback\nRuntimeError: Connection closed by peer")
+    assert (told.reason, told.exception, told.is_echo) == ("ValueError: mine", "ValueError", False)
 
 
 SRUN = """\

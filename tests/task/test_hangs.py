@@ -47,3 +47,15 @@ def test_files_in_the_run_directory_save_and_stop_and_a_stopped_rank_ends_the_ru
     assert "in misbehave" in of_rank_1 or "in train" in of_rank_1
     assert "State: T (stopped)" in of_rank_1
     assert "in train" in of_rank_0
+
+
+@pytest.mark.faults
+def test_a_rank_whose_python_is_held_in_c_is_ended_by_another(start: Start) -> None:
+    life = start("run", "steps=1000", "+job.fail_rank=1", "+job.hold_step=10", "runtime.hang_seconds=30", STAYS)
+    said = life.end()
+    assert life.process.returncode == 70, said
+    (failed,) = told(life.directory, Failed)
+    assert "rank 1 on" in failed.reason
+    assert "is silent (training, after step" in failed.reason
+    (stacks,) = (life.directory / "hangs").iterdir()
+    assert "in misbehave" in stacks.read_text().split("rank 1 on")[1]
