@@ -16,7 +16,7 @@ def files(tmp_path: Path) -> RequestFiles:
 
 def test_a_stop_file_asks_once(files: RequestFiles) -> None:
     files.look()
-    assert files.requests.cause is StopCause.NONE
+    assert not files.requests.cause
     files.stop.touch()
     files.look()
     assert files.requests.cause is StopCause.STOP_FILE
