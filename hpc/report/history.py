@@ -10,7 +10,7 @@ from typing import Any
 
 from hpc.errors import HpcError
 from hpc.report.spans import HELD, Span, spans
-from hpc.run.events import Committed, Event, Resumed
+from hpc.run.events import Committed, Ended, Event, Resumed
 from hpc.run.journal import read_journal
 from hpc.run.lives import Life, lives
 from hpc.run.progress import read_progress
@@ -19,7 +19,7 @@ from hpc.status.standing import RUNNING, SAVING, TELLING, UNSUBMITTED
 from hpc.status.sweep import PointStatus
 
 SECONDS_PER_HOUR = 3600.0
-KINDS: tuple[type[Event], ...] = (*TELLING, Resumed, Committed)
+KINDS: tuple[type[Event], ...] = (*TELLING, Resumed, Committed, Ended)
 
 
 @dataclass(frozen=True)
