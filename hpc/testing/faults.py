@@ -87,8 +87,12 @@ class Faults:
         self.cluster.run("scontrol", "update", f"jobid={job}", f"timelimit={minutes}")
 
     def node_down(self, node: str) -> None:
-        """Set a node DOWN, as an administrator or a health check does. Its jobs end as NODE_FAIL, or are requeued."""
-        self.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        """Set a node DOWN, as an administrator or a health check does. Its jobs end as NODE_FAIL, or are requeued.
+
+        It is drained as well: with ReturnToService=2 a node that is only DOWN is back once its slurmd reports again.
+        """
+        for state in ("down", "drain"):
+            self.cluster.run("scontrol", "update", f"nodename={node}", f"state={state}", "reason=test")
         self._undo.callback(self.node_up, node)
 
     def node_up(self, node: str) -> None:
@@ -96,7 +100,7 @@ class Faults:
 
         def usable() -> bool:
             state = self.cluster.run("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").stdout
-            if "down" in state or "drain" in state:
+            if "down" in state or "drain" in state:  # also draining and drained
                 self.cluster.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
             return state.strip() in ("idle", "mixed", "allocated", "completing")
 

@@ -14,8 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from hpc.run.events import Resumed, Started
 from tests.conftest import ROOT, clean_environment
@@ -27,55 +30,88 @@ JOB = (
     "hardware=cpu", "hardware.nodes=1", "hardware.tasks_per_node=1", "experiment.target=tests.programs.jobs.train",
     "steps=1000000", "checkpoint.every_steps=1000000",
 )  # fmt: skip
-PARTS = ("until its ranks are known", "building and loading", "the first new step")
+PARTS = ("until its ranks are known", "importing torch, building, loading", "the first new step")
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a life took until its first new step.
+
+    Args:
+        parts: Seconds of PARTS.
+        cpu_seconds: Of the processor, which a busy machine changes less.
+    """
+
+    parts: tuple[float, float, float]
+    cpu_seconds: float
 
 
 def main(repeats: int = 5) -> str:
-    """Measure, and tell the medians as a text."""
+    """Measure, and tell the medians as a text. The model is small: what a checkpoint takes to load is not in it."""
     with tempfile.TemporaryDirectory(prefix="restart-") as name:
         directory = Path(name)
-        a_life(directory)
+        first_life(directory)
         lives, imports = [], []
         for _ in range(repeats):
             imports.append(import_torch())
             lives.append(a_life(directory))
-    lines = [f"{what:36} {median(life[n] for life in lives):6.2f} s" for n, what in enumerate(PARTS)]
-    beyond = [sum(life) - life[1] - alone for life, alone in zip(lives, imports, strict=True)]
-    return "\n".join(
-        [
-            *lines,
-            f"{'together':36} {median(map(sum, lives)):6.2f} s",
-            f"{'`import torch` alone':36} {median(imports):6.2f} s",
-            f"{'beyond `import torch` and loading':36} {median(beyond):6.2f} s (least {min(beyond):.2f} s)",
-        ]
-    )
+    rows = [(what, median(life.parts[n] for life in lives)) for n, what in enumerate(PARTS)]
+    seconds = [sum(life.parts) for life in lives]
+    rows += [
+        ("together", median(seconds)),
+        ("`import torch` alone", median(wall for wall, _ in imports)),
+        ("beyond it", median(all_of_it - alone for all_of_it, (alone, _) in zip(seconds, imports, strict=True))),
+        ("together, of the processor", median(life.cpu_seconds for life in lives)),
+        ("`import torch` alone, likewise", median(cpu for _, cpu in imports)),
+    ]
+    return "\n".join(f"{what:36} {figure:6.2f} s" for what, figure in rows)
 
 
-def import_torch() -> float:
-    """Seconds for a Python that does nothing else."""
+def import_torch() -> tuple[float, float]:
+    """Seconds, and seconds of the processor, for a Python that does nothing else."""
+    command = [sys.executable, "-c", "import os, torch; print(sum(os.times()[:2]))"]
     began = time.time()
-    subprocess.run(
-        [sys.executable, "-c", "import torch"], env=clean_environment(), timeout=PATIENCE_SECONDS, check=True
+    done = subprocess.run(
+        command, env=clean_environment(), timeout=PATIENCE_SECONDS, check=True, capture_output=True, text=True
     )
-    return time.time() - began
+    return time.time() - began, float(done.stdout)
 
 
-def a_life(directory: Path) -> tuple[float, float, float]:
-    """Let the run take some steps and stop it; returns the seconds of PARTS."""
-    trace, settings = directory / "trace", f"+job={{step_seconds:0.05,trace:'{directory}/trace'}}"
-    before = step_in(trace)
-    began = time.time()
-    command = [sys.executable, str(ROOT / "run.py"), *JOB, settings, f"run_dir={directory}/run"]
-    process = subprocess.Popen(
-        command, cwd=directory, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def first_life(directory: Path) -> None:
+    """Freeze a sweep of one point, and let it take some steps."""
+    settings = f"+job={{step_seconds:0.05,trace:'{directory}/trace'}}"
+    words = ("-m", "cluster=local", *JOB, settings, f"run_dir={directory}/run")
+    a_process(directory, signal.SIGINT, str(ROOT / "run.py"), *words)
+
+
+def a_life(directory: Path) -> Life:
+    """Begin what a batch script begins, and let it take some steps."""
+    began, first, cpu = a_process(
+        directory, signal.SIGUSR2, "-m", "hpc.submit.payload", f"{directory}/run", "0", "owner"
     )
+    started = max(event.time for event in told(directory / "run" / "0", Started))
+    resumed = max(event.time for event in told(directory / "run" / "0", Resumed))
+    return Life((started - began, resumed - started, first - resumed), cpu)
+
+
+def a_process(directory: Path, end: signal.Signals, *words: str) -> tuple[float, float, float]:
+    """Run python until it took some new steps, and end it by a signal.
+
+    Returns:
+        When it began, when its first new step did, and how many seconds of the processor it had used by then.
+    """
+    trace = directory / "trace"
+    before, began = step_in(trace), time.time()
+    with (directory / "output").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=directory, env=clean_environment(), stdout=output, stderr=output
+        )
     first = wait_for_step(process, trace, before + 1)
+    used = psutil.Process(process.pid).cpu_times()
     wait_for_step(process, trace, before + STEPS_OF_A_LIFE)
-    process.send_signal(signal.SIGUSR2)
+    process.send_signal(end)
     process.wait(PATIENCE_SECONDS)
-    started = max(event.time for event in told(directory / "run", Started))
-    resumed = max(event.time for event in told(directory / "run", Resumed))
-    return started - began, resumed - started, first - resumed
+    return began, first, used.user + used.system
 
 
 def wait_for_step(process: subprocess.Popen[bytes], trace: Path, step: int) -> float:
