@@ -12,6 +12,7 @@ def _find(name: str) -> Path:
     return bundled if bundled.is_dir() else package.parent / name
 
 
+PACKAGE_DIR = Path(__file__).parent
 CONF_DIR = _find("conf")
 IMAGE_DIR = _find("images")
 TEMPLATE_DIR = _find("slurm_templates")

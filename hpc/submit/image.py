@@ -12,9 +12,8 @@ import shutil
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import hpc
 from hpc.errors import ConfigurationError
-from hpc.paths import CONF_DIR, IMAGE_DIR, TEMPLATE_DIR
+from hpc.paths import CONF_DIR, IMAGE_DIR, PACKAGE_DIR, TEMPLATE_DIR
 from hpc.submit.base_image import base_image
 from hpc.submit.tree import LINK, Tree, git_root, git_tree, plain_tree
 
@@ -70,10 +69,9 @@ def _requirements() -> list[str]:
 
 
 def _copy_hpc(directory: Path) -> None:
-    package = Path(hpc.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(package, directory / "hpc", ignore=ignored)
-    shutil.copytree(package.parent / "hydra_plugins" / "hpc", directory / "hydra_plugins" / "hpc", ignore=ignored)
+    shutil.copytree(PACKAGE_DIR, directory / "hpc", ignore=ignored)
+    shutil.copytree(PACKAGE_DIR.parent / "hydra_plugins" / "hpc", directory / "hydra_plugins" / "hpc", ignore=ignored)
     for data in (CONF_DIR, TEMPLATE_DIR, IMAGE_DIR):
         shutil.copytree(data, directory / "hpc" / data.name, dirs_exist_ok=True)
     found = distribution("hpc")
