@@ -50,7 +50,7 @@ def test_a_report_shows_sorts_filters_and_follows_the_readers_look(tmp_path: Pat
         page.select_option("#metric", "accuracy")
         page.select_option("#view", "optimizer.lr")
         page.wait_for_function("document.querySelectorAll('.charts .boxlayer .trace').length === 5")
-        assert page.locator("#timelines .bars .trace").count() >= 5
+        assert page.locator("#timelines .trace.bars").count() >= 5
         assert page.title() == "small"
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.emulate_media(color_scheme="dark")
