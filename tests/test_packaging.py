@@ -158,6 +158,29 @@ def test_a_wheel_holds_the_packages_with_their_data_and_no_more(wheel: Path, sou
     assert "hydra_plugins/__init__.py" not in names, "it would hide every other plugin of the environment"
 
 
+def test_pytest_is_asked_for_by_the_extra_alone_and_finds_the_fixtures_by_itself(wheel: Path) -> None:
+    """`hpc.testing` is in every wheel, and costs nothing there that does not test."""
+    with zipfile.ZipFile(wheel) as archive:
+        assert {"hpc/testing/plugin.py", "hpc/testing/install.sh"} <= {*archive.namelist()}
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        asked = re.findall(r"^Requires-Dist: pytest\b.*$", archive.read(metadata).decode(), re.MULTILINE)
+        entries = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()
+    assert asked
+    assert all("extra == 'testing'" in each or "extra == 'dev'" in each for each in asked), asked
+    assert "[pytest11]\nhpc.testing.plugin = hpc.testing.plugin\n" in entries
+
+
+NO_PYTEST = """
+import sys
+sys.modules["pytest"] = None
+import hpc, hpc.cli, hpc.submit.send, hpc.task.entry, hpc.testing, hpc.testing.cluster, hpc.testing.faults
+"""
+
+
+def test_without_pytest_all_of_it_works_but_the_fixtures(tmp_path: Path) -> None:
+    assert _output(sys.executable, "-c", NO_PYTEST, cwd=tmp_path) == ""
+
+
 def test_a_wheel_built_from_the_sdist_is_the_wheel_built_from_the_clone(wheel: Path, wheel_from_sdist: Path) -> None:
     assert _checksums(wheel_from_sdist) == _checksums(wheel)
 

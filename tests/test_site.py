@@ -88,7 +88,7 @@ def test_every_setting_that_the_page_from_submitit_names_exists() -> None:
 
 
 def test_the_loops_for_people_from_torchrun_end_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(_: Any) -> tuple[nn.Module, TensorDataset]:
+    def build(_: Any) -> tuple[nn.Linear, TensorDataset]:
         torch.manual_seed(0)
         inputs = torch.randn(32, 4)
         return nn.Linear(4, 1), TensorDataset(inputs, inputs.sum(1, keepdim=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import Cause
-from hpc.attempt.first_cause import Evidence, Position, first_cause
+from hpc.attempt.evidence import Evidence, Position
+from hpc.attempt.first_cause import first_cause
 from hpc.attempt.report import as_json, evidence, evidence_of, gather, report_failure, settle, shown
 from hpc.attempt.statement import MOST, Statement, chain_of, statement, statement_files, write_statement
 from hpc.attempt.words import ECHO, LATE, OWN, WORKER, sort_of
@@ -298,6 +300,15 @@ def test_the_kernel_counts_whom_it_has_killed(tmp_path: Path, version: str) -> N
     place.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     assert oom_kills(own, tmp_path) == 3
     assert oom_kills(tmp_path / "nothing", tmp_path) == 0
+
+
+def test_a_rank_that_crashes_in_c_leaves_its_stack() -> None:
+    program = "import ctypes, hpc.attempt.attempt as a; a.prepare_process({}); ctypes.string_at(0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
 
 
 def test_the_decision_needs_nothing_that_takes_long_to_import() -> None:

@@ -32,7 +32,12 @@ def _in(file: str, *names: str) -> tuple[str, ...]:
 LIGHT, HERE, LIFE = "slurm/test_first_light.py", "faults/test_faults.py", "task/test_life.py"
 KILLS, STORE, FULL = "checkpoint/test_kills.py", "checkpoint/test_store.py", "checkpoint/test_full_disk.py"
 REQUESTS, SAVING, VERBS = "stop/test_requests.py", "checkpoint/test_saving.py", "cli/test_sweep_verbs.py"
-HANDOVER, METRICS, SUBMISSION = "slurm/test_handover.py", "tracking/test_metrics.py", "submit/test_submission.py"
+HANDOVER, HANGS, METRICS, SUBMISSION = (
+    "slurm/test_handover.py",
+    "slurm/test_hangs.py",
+    "tracking/test_metrics.py",
+    "submit/test_submission.py",
+)
 TWICE = "a_run_preempted_twice_is_bitwise_the_uninterrupted_one"
 GIVEN_UP = "the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave"
 SEVERAL = "a_restarted_slurmd_a_drained_node_and_a_suspended_job_stop_nobody"
@@ -42,8 +47,8 @@ FAULTS = (
     Fault(1, "preempted, grace 20", _in(LIGHT, TWICE)),
     Fault(2, "preempted, told by the signal of --signal", _in(HERE, "a_preemption_that_sends_the_users_signal")),
     Fault(3, "preempted, grace 0", _in(LIGHT, TWICE) + _in(HERE, "a_preemption_before_the_first_checkpoint")),
-    Fault(4, "preempted by being cancelled", missing=NOT_YET),
-    Fault(5, "preempted, no requeue", missing=NOT_YET),
+    Fault(4, "preempted by being cancelled", _in(HANDOVER, "a_job_that_is_preempted_by_being_cancelled_goes_on")),
+    Fault(5, "preempted, no requeue", _in(HANDOVER, "a_job_without_requeue_goes_on_in_one_that_follows_it", "a_job_that_is_preempted_by_being_cancelled_goes_on")),
     Fault(6, "exit within the grace time", _in(LIGHT, TWICE)),
     Fault(7, "time limit, told before", _in(LIGHT, "a_run_that_meets_its_time_limit_goes_on_in_another_life")),
     Fault(8, "time limit, told by the own clock", _in("attempt/test_by_hand.py", "a_script_is_stopped_before_its_allocation_ends") + _in(REQUESTS, "the_clock_counts_as_a_request")),
@@ -62,13 +67,13 @@ FAULTS = (
     Fault(21, "one task of an array preempted", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
     Fault(22, "the task whose id is the array's", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
     Fault(23, "requeued twice", _in(LIGHT, TWICE), "two ranks that ask: only the batch script does"),
-    Fault(24, "controller away at the requeue", missing=NOT_YET),
+    Fault(24, "controller away at the requeue", _in(HANDOVER, "a_controller_that_is_away_when_a_run_hands_over_is_waited_for")),
     Fault(25, "controller killed and restarted", _in(HERE, "a_signal_to_one_rank_stops_all_at_one_step_and_a_restarted_controller_stops_nobody")),
     Fault(26, "accounting stopped", _in(HERE, SEVERAL) + _in(VERBS, "jobs_that_the_controller_has_forgotten_are_gone")),
     Fault(27, "a rank killed", _in(HANDOVER, "a_killed_rank_costs_its_point_some_steps_and_nobody_an_errand") + _in(LIFE, "a_killed_rank_ends_the_job_with_its_signal")),
     Fault(28, "a rank killed in a save", _in(KILLS, "a_save_killed_anywhere_leaves_the_previous_or_the_new_checkpoint")),
     Fault(29, "ranks killed at random", _in(KILLS, "sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been"), "a hundred times"),
-    Fault(30, "a rank that hangs", missing=NOT_YET),
+    Fault(30, "a rank that hangs", _in(HANGS, "a_stopped_rank_ends_the_attempt_and_the_next_one_goes_on")),
     Fault(31, "a slow rank", missing=NOT_YET),
     Fault(32, "slurmd killed, ranks alive", _in(HERE, GIVEN_UP) + _in(STORE, "an_older_life_cannot_commit")),
     Fault(33, "node set down", _in(HERE, "a_node_that_an_administrator_sets_down")),
@@ -90,19 +95,19 @@ FAULTS = (
     Fault(49, "out of memory in a cgroup", missing="not yet: needs a second cluster with proctrack/cgroup"),
     Fault(50, "not a number", _in(METRICS, "all_ranks_stop_with_the_code_that_means_diverged")),
     Fault(51, "exception of the program", _in(LIGHT, "a_failing_rank_fails_the_job_and_is_named_first")),
-    Fault(52, "crashes before the first checkpoint", _in(LIFE, "lives_without_progress_end_the_job")),
+    Fault(52, "crashes before the first checkpoint", _in(LIFE, "lives_without_progress_end_the_job") + _in(HANDOVER, "a_run_that_crashes_without_a_new_checkpoint_ends_and_says_so")),
     Fault(53, "crashes with progress", _in("run/test_lives.py", "a_commit_forgives_earlier_lives")),
     Fault(54, "preempted before the first checkpoint", _in(HERE, "a_preemption_before_the_first_checkpoint")),
     Fault(55, "preempted many times", _in(HERE, "six_preemptions_in_a_row"), "twenty times, for want of time: six"),
     Fault(56, "requeued when it has finished", _in(HERE, "a_run_that_has_finished_is_requeued_and_ends_at_once") + _in(LIFE, "a_finished_run_says_so_and_does_nothing")),
     Fault(57, "RequeueExit with our codes", missing=NOT_YET),
-    Fault(58, "suspended and resumed", _in(HERE, SEVERAL)),
+    Fault(58, "suspended and resumed", _in(HERE, SEVERAL) + _in(HANGS, "a_job_that_is_suspended_and_resumed_does_not_hang")),
     Fault(59, "more points than the controller takes", _in(SUBMISSION, "arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle")),
-    Fault(60, "submission killed", _in("submit/test_undo.py", "a_refused_submission_leaves_everything_as_it_was"), NOT_YET),
+    Fault(60, "submission killed", _in("slurm/test_submit_again.py", "whenever_a_command_is_killed_the_next_one_submits_each_point_once")),
     Fault(61, "sbatch that warns or is slow", _in(SUBMISSION, "a_script_is_queued_once_although_sbatch_gives_up")),
     Fault(62, "a daemon that the program left", missing="Slurm's own clean-up needs a cgroup, and linuxproc cannot see who left its session"),
     Fault(63, "two jobs on one node", _in("slurm/test_rendezvous.py", "array_neighbours_on_the_same_nodes_meet_apart")),
-    Fault(64, "successors of a finished run", missing=NOT_YET),
+    Fault(64, "successors of a finished run", _in(HANDOVER, "a_job_without_requeue_goes_on_in_one_that_follows_it")),
     Fault(65, "another number of ranks", _in("data/test_worlds.py", "a_run_goes_on_with_another_number_of_ranks_as_if_nothing_happened")),
     Fault(66, "a save slower than the warning", _in(SAVING, "when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do", "a_slow_disk_delays_the_next_save_and_says_so")),
     Fault(67, "only the disk of logs is full", missing=NOT_YET),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,13 +38,14 @@ def test_of_a_submission_that_finds_no_space_nothing_stays(run_py: Run, fake_slu
     (fake_slurm.directory / "bin" / "sbatch").write_text(QUEUE)
     command = ("-m", "hardware=cpu", "cluster.partition=cpu", "launch.snapshot=false", f"run_dir={disk / 'out'}")
     ends = []
-    for pages in (12, 13):
+    for pages in (1, 10, 12, 40):
         (disk / "ballast").write_bytes(b"x" * (256 - 4 * pages) * 1024)
         queued = len(fake_slurm.scripts)
         done = run_py(*command, "seed=0,1", environ=fake_slurm.environ)
         ends.append(done.returncode)
         if done.returncode == 0:
             assert {job.id for job in newest_jobs(disk / "out").values()} == {f"{queued}_0", f"{queued}_1"}
+            shutil.rmtree(disk / "out")
             continue
         assert "must be a writable directory" in done.stderr, (pages, done.stderr)
         left = sorted(str(path.relative_to(disk)) for path in disk.rglob("*"))

@@ -1,4 +1,3 @@
-Composing 1 points ...
 #!/bin/bash
 
 # Parameters
