@@ -76,7 +76,7 @@ class LoadError(HpcError):
 class HungError(HpcError):
     """No rank went on any more, and a watchdog has ended the attempt (EX_SOFTWARE)."""
 
-    exit_code = 70
+    exit_code = EXIT_HUNG
 
 
 class NoProgressError(HpcError):

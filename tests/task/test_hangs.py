@@ -60,7 +60,7 @@ def test_files_in_the_run_directory_save_and_stop_and_a_stopped_rank_ends_the_ru
 
 @pytest.mark.faults
 def test_a_rank_whose_python_is_held_in_c_is_ended_by_another(start: Start) -> None:
-    life = start("run", "steps=1000", "+job.fail_rank=1", "+job.hold_step=10", "runtime.hang_seconds=30", ONCE)
+    life = start("run", "steps=1000", "+job.fail_rank=1", "+job.hold_step=200", "runtime.hang_seconds=30", ONCE)
     said = life.end()
     assert life.process.returncode == 76, said
     assert "is silent (training, after step" in hang_of(life)
