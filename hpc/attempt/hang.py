@@ -31,7 +31,12 @@ def watchdog_of(attempt: Attempt, options: RuntimeOptions) -> Watchdog:
     near = {*range(max(0, first), min(world.world_size, first + count)), *dealt}
     watched = Watched(attempt.id, attempt.directory, world.rank, frozenset(near))
     files = RequestFiles(attempt.directory, attempt.requests)
-    every_tick = files.look if world.rank == 0 else lambda: None
+
+    def look() -> None:
+        files.look()
+        attempt.requests.current()  # so that the clock is heard at the next step, however slow steps have become
+
+    every_tick = look if world.rank == 0 else lambda: None
     return Watchdog(watched, activity(), options.hang_seconds, partial(_end_hung, attempt), every_tick)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickletools
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import torch
@@ -44,12 +44,15 @@ _END_BYTES = 22
 _LEAST_VALUES = 1000
 
 
-def read_archive(file: IO[bytes], classes: Mapping[str, type] | None = None, map_location: Any = "cpu") -> Any:
+def read_archive(
+    file: IO[bytes], classes: Mapping[str, Callable[..., Any]] | None = None, map_location: Any = "cpu"
+) -> Any:
     """The content of a file of torch.save; nobody's code is run by reading it.
 
     Args:
         file: Can be sought in.
-        classes: Besides tensors and plain values, by module and name; what they do when they are made is trusted.
+        classes: Besides tensors and plain values, by module and name as a pickle has them; what they do when they are
+            called is trusted.
         map_location: See torch.load.
 
     Raises:
@@ -59,7 +62,8 @@ def read_archive(file: IO[bytes], classes: Mapping[str, type] | None = None, map
     try:
         pickled = scan(file, [*allowed])
         file.seek(0)
-        with torch.serialization.safe_globals([*allowed.values()]):
+        named = [(each, name.replace("__builtin__", "builtins").replace(" ", ".")) for name, each in allowed.items()]
+        with torch.serialization.safe_globals(named):
             content = torch.load(file, map_location=map_location, weights_only=True)
         _check_content(content, max(_LEAST_VALUES, len(pickled)))
     except ValueError:

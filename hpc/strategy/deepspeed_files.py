@@ -8,8 +8,9 @@ refuse is refused when it is saved.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,20 @@ def _load(path: str, map_location: Any = None) -> Any:
         return read_archive(file, _classes(), map_location)
 
 
-def _classes() -> dict[str, type]:
+def _classes() -> dict[str, Callable[..., Any]]:
     """By module and name, as a pickle has them; one that another version of DeepSpeed does not have is left out."""
     found = {f"{module} {name}": getattr(importlib.import_module(module), name, None) for module, name in CLASSES}
-    return {name: each for name, each in found.items() if isinstance(each, type)}
+    return {name: each for name, each in found.items() if isinstance(each, type)} | {"__builtin__ getattr": member}
+
+
+def member(kind: Any, name: Any) -> Enum:
+    """A member of an enumeration, which Python 3.11.0 to 3.11.3 pickle as `getattr` of its class.
+
+    Raises:
+        ValueError: It would be an attribute of something else.
+        KeyError: It has no such member.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        raise ValueError(f"it asks for an attribute of {kind!r}, which is no enumeration")
+    found: Enum = kind[name]
+    return found

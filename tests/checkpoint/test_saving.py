@@ -138,8 +138,10 @@ def test_a_stop_at_the_step_that_is_being_saved_waits_for_that_save(tmp_path: Pa
 
 
 def test_when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hpc.stop.agreement.AGREEMENT_SECONDS", 0.0)  # the clock is looked at after every step
+
     def at_step(runtime: Runtime, step: int) -> None:
         if step == 3:
             while newest_commit(tmp_path) != 2:

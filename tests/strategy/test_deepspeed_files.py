@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from http import HTTPMethod
 from pathlib import Path
+from typing import Any
 
+import pytest
+import torch
+
+from hpc.checkpoint.archive import read_archive
+from hpc.strategy.deepspeed_files import member
 from tests.conftest import ROOT, clean_environment
 
 
@@ -25,3 +32,26 @@ def test_an_engine_goes_on_from_its_own_files_and_from_nothing_else(tmp_path: Pa
     assert found["numpy"][0] == 74
     assert "numpy" in found["numpy"][1]
     assert found["has run"] is False
+
+
+class AsPython311WritesIt:
+    def __init__(self, of: Any, name: str) -> None:
+        self.of, self.name = of, name
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.of, self.name)
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "said"),
+    [(HTTPMethod, "GET", ""), (HTTPMethod, "mro", "mro"), (torch.Size, "numel", "no enumeration")],
+)
+def test_a_member_of_an_enumeration_is_all_that_getattr_gives(tmp_path: Path, of: Any, name: str, said: str) -> None:
+    torch.save({"stage": AsPython311WritesIt(of, name)}, tmp_path / "file.pt")
+    classes = {"http HTTPMethod": HTTPMethod, "__builtin__ getattr": member}
+    with (tmp_path / "file.pt").open("rb") as file:
+        if said:
+            with pytest.raises(ValueError, match=said):
+                read_archive(file, classes)
+        else:
+            assert read_archive(file, classes) == {"stage": HTTPMethod.GET}
