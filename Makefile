@@ -9,7 +9,7 @@ ARGS ?=
 MINUTES ?= 30
 SEED ?= 0
 
-.PHONY: train test test-faults matrix lint bench soak setup slurm browser clean
+.PHONY: train test test-faults matrix lint docs bench soak setup slurm browser clean
 
 train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
@@ -27,6 +27,9 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
@@ -50,4 +53,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-matrix dist
+	rm -rf $(VENV) .venv-matrix dist site

@@ -23,6 +23,8 @@ EXIT_HUNG = 70
 """A rank makes no progress any more: the run goes on in another life, as after a crash (EX_SOFTWARE)."""
 EXIT_INTERRUPTED = 130
 """A person has ended it: with Ctrl-C, and nothing more was done, or with a stop file, after a save: 128 + SIGINT."""
+NO_FAILURES = (0, EXIT_CONTINUE, EXIT_INTERRUPTED)
+"""What a rank leaves with that has not failed."""
 
 
 class HpcError(Exception):

@@ -4,7 +4,8 @@
     warn    what to look at      rank 0's to standard error, after `hpc: `
     error   what went wrong      any rank's to standard error, after `hpc: `
     fail    why a run ended      as error; a traceback where the exception is not one of hpc's own sentences
-    phase   what takes so long   as say, once it has lasted two seconds
+    aside   how it is going      as say; where what is printed is an answer, such as a script, to standard error
+    phase   what takes so long   as aside, once it has lasted two seconds
     each    how far it is        a bar on a terminal, as phase elsewhere
 
 All of it goes through the logger "hpc". Before `set_up`, and in a program that never calls it, every process speaks to
@@ -40,9 +41,11 @@ Item = TypeVar("Item")
 class _Screen(logging.Handler):
     """This process's screen. Standard output and error are looked up anew each time, because programs replace them."""
 
+    answers = False
+
     def emit(self, record: logging.LogRecord) -> None:
         """Show hpc's own words as they are, and those of other loggers with their time and name."""
-        is_told = record.name == NAME and record.levelno < logging.WARNING
+        is_told = record.name == NAME and record.levelno < logging.WARNING and not self._keeps_out(record)
         stream = sys.stdout if is_told else sys.stderr
         text = getattr(record, "shown", None) or self.format(record).rstrip("\n")
         try:
@@ -50,6 +53,9 @@ class _Screen(logging.Handler):
                 _write(stream, text)
         except (OSError, ValueError):  # the terminal is gone or the stream is closed, which is no reason to end a run
             pass
+
+    def _keeps_out(self, record: logging.LogRecord) -> bool:
+        return self.answers and getattr(record, "is_aside", False)
 
 
 class _File(logging.FileHandler):
@@ -78,6 +84,11 @@ logger.addHandler(_screen)
 def say(text: str) -> None:
     """Tell what happens: from rank 0 to standard output."""
     _speak(logging.INFO, text, text)
+
+
+def aside(text: str) -> None:
+    """Tell how something is going: from rank 0 to standard output, or to standard error inside `answering`."""
+    _speak(logging.INFO, text, text, is_aside=True)
 
 
 def warn(text: str, cause: BaseException | None = None) -> None:
@@ -137,9 +148,19 @@ def set_up(rank: int, log_file: Path | None = None) -> None:
 
 
 @contextmanager
+def answering() -> Iterator[None]:
+    """Around a command whose standard output is its answer, byte for byte."""
+    _screen.answers = True
+    try:
+        yield
+    finally:
+        _screen.answers = False
+
+
+@contextmanager
 def phase(text: str) -> Iterator[None]:
     """Around work that may take long without a word: says what it is, once, when it has lasted two seconds."""
-    timer = Timer(PHASE_SECONDS, say, [f"{text} ..."])
+    timer = Timer(PHASE_SECONDS, aside, [f"{text} ..."])
     timer.daemon = True  # a program that ends in the middle does not wait for it
     timer.start()
     try:
@@ -170,10 +191,11 @@ def clear_of_bars() -> AbstractContextManager[None]:
     return nullcontext() if bars is None else bars.external_write_mode()
 
 
-def _speak(level: int, text: str, shown: str, cause: BaseException | None = None) -> None:
+def _speak(level: int, text: str, shown: str, cause: BaseException | None = None, is_aside: bool = False) -> None:
     """Past the logger's switches: a program's `logging.config.dictConfig` turns off every logger it does not name."""
     trace = None if cause is None else (type(cause), cause, cause.__traceback__)
-    logger.callHandlers(logger.makeRecord(NAME, level, "", 0, text, (), trace, extra={"shown": shown}))
+    extra = {"shown": shown, "is_aside": is_aside}
+    logger.callHandlers(logger.makeRecord(NAME, level, "", 0, text, (), trace, extra=extra))
 
 
 def _write(stream: TextIO, text: str) -> None:

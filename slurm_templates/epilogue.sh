@@ -44,7 +44,7 @@ hpc_judge() {
     failed=$(hpc_failed) hpc_record=
     if grep -Eq "$hpc_memory_words" <<<"$failed" || hpc_said | grep -Eq "$hpc_memory_words"; then
         told=memory
-    elif grep -Eq "$hpc_echo_words" <<<"$failed"; then
+    elif [[ $failed == *'"is_echo": true'* ]]; then
         told=echo
     elif [ -n "$failed" ]; then
         told=exception
@@ -161,7 +161,7 @@ hpc_go_on() {
             wait=$((wait < 16 ? wait * 2 : 16))
             hpc_judge
         elif answer=$(hpc_send_successor "$excluded" "$@" 2>&1); then
-            answer=${answer%%;*}
+            answer=$(tail -n 1 <<<"${answer%%;*}")
             hpc_record_successor "$answer"
             echo "job $answer goes on from here"
             return
@@ -181,15 +181,17 @@ if [ "$hpc_code" -ne 0 ] || ! [ -e "$hpc_directory/finished.json" ]; then
     hpc_judge
     hpc_done=$(hpc_commits)
     [ "$hpc_follows" = again ] && hpc_count
-    [ "$hpc_verdict" = finished ] || hpc_tell
+    if [ "$hpc_verdict" != finished ] && ! hpc_tell; then # nobody could count how often it begins
+        hpc_follows=nothing hpc_phrase+=", which its journal could not be told"
+    fi
     if [ -n "$hpc_limit" ]; then
         echo "hpc: job $hpc_job $hpc_phrase, and $hpc_limit: look at $hpc_directory/failures, then \`hpc retry $hpc_sweep\`." >&2
         exit 76
     fi
-    case $hpc_follows:$hpc_verdict in
+    case $hpc_follows:$hpc_verdict:$hpc_phrase in
     again:*) echo "hpc: job $hpc_job $hpc_phrase: $(hpc_go_on "$@")." >&2 ;;
     already:*) echo "hpc: job $hpc_job $hpc_phrase." >&2 ;;
-    nothing:cancelled | nothing:unknown) echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
+    nothing:cancelled:* | nothing:unknown:* | *"not be told") echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
     esac
 fi
 exit "$hpc_code"

@@ -50,6 +50,9 @@ hpc_run_lanes() {
         hpc_starts[lane]=$(stat -c %s "$(hpc_lane_log "$lane")" 2>/dev/null)
         if [ -z "${hpc_codes[lane]}" ] && ! hpc_is_left_out "$lane"; then
             hpc_point=${hpc_lanes[lane]}
+            if [ "$hpc_restarts" -gt 0 ]; then
+                echo "hpc: job $hpc_job begins again, restart $hpc_restarts." >>"$(hpc_lane_log "$lane")"
+            fi
             hpc_start_lane "$lane" 2>>"$(hpc_lane_log "$lane")" &
             hpc_steps[lane]=$!
         fi

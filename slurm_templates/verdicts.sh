@@ -3,15 +3,14 @@
 #
 #     exit code : told : JobState : Restarts : Reason : PreemptTime
 #
-# told            what the first rank to fail has said: memory, echo (of a peer that is gone), exception; else nothing
+# told            what the first rank to fail has said: memory, echo (of a peer that is gone, hpc/attempt/words.py),
+#                 exception; else nothing
 # Restarts        more than this life had, or the same; it is empty, as JobState and Reason are, where nobody answers
 # PreemptTime     set, or none
 #
 # The answer is the verdict, what follows (again, if_asked, already, nothing), what it counts as (crash, life, nothing), and
 # a phrase about the job.
 hpc_memory_words='OutOfMemoryError|[Oo]ut [Oo]f [Mm]emory|MemoryError|[Cc]annot allocate memory|can.t allocate memory|oom.kill'
-hpc_echo_words='[Cc]onnection (closed|reset|refused|timed out)|[Bb]roken pipe|remote process exited|failed to recv'
-hpc_echo_words+='|communicator was aborted|Dist(Network|Store|Backend)Error|Timed out waiting|[Ss]ocket [Tt]imeout'
 hpc_why() {
     case $1 in
     *:*:*:more:*:*) echo requeued already nothing "was requeued by Slurm or by a person" ;;

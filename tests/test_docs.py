@@ -132,7 +132,7 @@ def test_the_loop_in_the_readme_trains_as_it_stands(run_hpc: Run, tmp_path: Path
 
 
 DOCS = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-OF_A_USER = {"conf/cluster/mysite.yaml", "conf/config.yaml"}
+OF_A_USER = {"conf/cluster/mysite.yaml", "conf/config.yaml", "conf/hardware/2x8.yaml"}
 """Files that the reader is told to write."""
 
 

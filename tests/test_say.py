@@ -16,7 +16,7 @@ import pytest
 
 from hpc import say as voice
 from hpc.errors import ConfigurationError
-from hpc.say import error, fail, phase, say, set_up, warn
+from hpc.say import answering, aside, error, fail, phase, say, set_up, warn
 from tests.conftest import clean_environment
 
 Captured = pytest.CaptureFixture[str]
@@ -191,13 +191,21 @@ def test_a_phase_speaks_when_it_lasts_and_not_when_it_does_not(
     said = threading.Event()
 
     def say_and_tell(text: str) -> None:
-        say(text)
+        aside(text)
         said.set()
 
-    monkeypatch.setattr(voice, "say", say_and_tell)
+    monkeypatch.setattr(voice, "aside", say_and_tell)
     with phase("Connecting to 7 other ranks"):
         assert said.wait(60)
     assert capsys.readouterr().out == "Connecting to 7 other ranks ...\n"
+
+
+def test_an_answer_is_kept_clean(capsys: Captured) -> None:
+    with answering():
+        aside("Composing ...")
+        say("the answer")
+    aside("as usual")
+    assert capsys.readouterr() == ("the answer\nas usual\n", "Composing ...\n")
 
 
 def test_where_nobody_has_imported_tqdm_speaking_does_not() -> None:

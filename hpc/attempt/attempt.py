@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
+import sys
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +54,8 @@ class Attempt:
 def prepare_process(environ: MutableMapping[str, str] = os.environ) -> None:
     """What must be in place before torch is imported."""
     stop_requests()  # a signal may come in the seconds that the import takes
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a rank that crashes in C leaves its stack in the job's output
     environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else every rank warns of hosts without reverse DNS
 
 

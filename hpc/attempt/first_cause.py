@@ -8,90 +8,32 @@ different nodes are believed to SKEW_SECONDS only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from hpc.attempt.cause import CRASH, HANG, KILLED, NODE_FAIL, OF_STATE, OOM, Cause, cause_told, signal_name
+from hpc.attempt.evidence import Evidence, Position
 from hpc.attempt.statement import Statement
 from hpc.attempt.words import ECHO, LATE, OWN, WORKER, waited_for
 from hpc.errors import HpcError
-from hpc.slurm.step_end import Exit, StepEnd
+from hpc.slurm.step_end import Exit
 from hpc.world.hostlist import expand_hostlist
 
 SKEW_SECONDS = 2.0
 """Of the clocks of two nodes without a common time server that works."""
 HARD = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 """Signals that no rank gets because another one has failed."""
+ALL_SAY = re.compile(r"\bon rank (\d+)\b")
+"""Where ranks agree on a failure, as on a loss that is not finite, all of them say whose it is."""
 SOFT = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals that launchers send to what is left."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a rank was when it was heard last.
-
-    Args:
-        step: The step that it was in; None before the first.
-        phase: What it did; "" where that is not known.
-        host: Its node; "" likewise.
-        time: When it came there, in seconds since the epoch.
-    """
-
-    step: int | None = None
-    phase: str = ""
-    host: str = ""
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that is known of the end of an attempt.
-
-    Args:
-        statements: Of the ranks that said something, in any order.
-        end: What was seen of their ends.
-        positions: Where each rank was when it was heard last; ranks may be missing.
-        world_size: Number of ranks; 0 where that is not known.
-        last_lines: What the rank that is the cause wrote last, where it has not told the cause itself.
-    """
-
-    statements: tuple[Statement, ...] = ()
-    end: StepEnd = field(default_factory=StepEnd)
-    positions: Mapping[int, Position] = field(default_factory=dict)
-    world_size: int = 0
-    last_lines: tuple[str, ...] = ()
-
-    def told(self, *sorts: str) -> list[Statement]:
-        """The statements of these sorts."""
-        return [each for each in self.statements if each.sort in sorts]
-
-    @property
-    def speakers(self) -> set[int]:
-        """Ranks that said something."""
-        return {each.rank for each in self.statements}
-
-    @property
-    def silent(self) -> list[int]:
-        """Ranks that said nothing."""
-        return [rank for rank in range(self.world_size) if rank not in self.speakers]
-
-    @property
-    def deaths(self) -> list[Exit]:
-        """Ends of ranks that said nothing, and were not told to end because another rank had ended."""
-        return [each for each in self.end.exits if not each.is_ended and each.rank not in self.speakers]
-
-    def host_of(self, rank: int) -> str:
-        """Its node, by whoever names it; "" where nobody does."""
-        told = [each.host for each in self.statements if each.rank == rank]
-        named = [host for host in (*told, *(each.host for each in self.end.exits if each.rank == rank)) if host]
-        return named[0] if named else self.positions.get(rank, Position()).host
 
 
 def first_cause(seen: Evidence) -> Cause | None:
     """What an attempt failed of; None where nothing says that it has failed."""
     decisions: Sequence[Callable[[Evidence], Cause | None]] = (
-        *(_failed_node, _own, _signalled, _worker, _ended_by_slurm, _left),
-        *(_late, _missed, _state, _echo),
+        *(_failed_node, _own, _signalled, _worker, _ended_by_slurm, _chose_to_leave),
+        *(_late, _left, _missed, _state, _echo),
     )
     found = next((cause for decide in decisions if (cause := decide(seen)) is not None), None)
     return None if found is None else _completed(found, seen)
@@ -129,8 +71,10 @@ def _own(seen: Evidence) -> Cause | None:
     killed = _hard(seen)
     if killed is not None and first.rank in order and order.index(killed.rank) < order.index(first.rank):
         return None
-    alike = sorted({each.rank for each in own if _shape(each.reason) == _shape(first.reason)})
-    return cause_told(first, alike if len(alike) > 1 else ())
+    alike = {each.rank: each for each in own if _shape(each.reason) == _shape(first.reason)}
+    named = ALL_SAY.search(first.reason)
+    told = alike.get(int(named[1]), first) if named else first
+    return cause_told(told, sorted(alike) if len(alike) > 1 else ())
 
 
 def _earliest(told: Sequence[Statement], exits: Sequence[Exit]) -> Statement:
@@ -191,6 +135,11 @@ def _ended_by_slurm(seen: Evidence) -> Cause | None:
     return None if state is None else Cause(*OF_STATE[state], told_by="slurm")
 
 
+def _chose_to_leave(seen: Evidence) -> Cause | None:
+    """A code that no uncaught exception has."""
+    return _left(replace(seen, end=replace(seen.end, exits=tuple(each for each in seen.end.exits if each.code != 1))))
+
+
 def _left(seen: Evidence) -> Cause | None:
     """A rank that ended by itself without a word."""
     codes = sorted((each for each in seen.deaths if not signal_name(each.code)), key=lambda each: not each.code)
@@ -209,7 +158,7 @@ def _late(seen: Evidence) -> Cause | None:
     if not seen.told(LATE) or (_earliest(echoes, seen.end.exits).sort != LATE and not _has_all_waited(seen)):
         return None
     named = [rank for told in echoes for rank in waited_for(told.reason)]
-    rank = _behind(named or seen.silent or sorted(seen.speakers), seen)
+    rank = _behind(named or seen.stuck, seen) if named or seen.stuck else _elsewhere(seen)
     words = seen.told(LATE)[0].reason
     if rank is None:
         return Cause(HANG, f"all ranks waited for each other: {words}", told_by="echo")
@@ -233,6 +182,16 @@ def _behind(ranks: Sequence[int], seen: Evidence) -> int | None:
         return None
     fewest = min(places.items(), key=lambda item: (len(item[1]), item[0]))
     return fewest[1][0]
+
+
+def _elsewhere(seen: Evidence) -> int | None:
+    """Where all ranks waited: the one whose exception comes from another line of code than all others' do."""
+    frames: dict[str, list[int]] = {}
+    for each in seen.statements:
+        lines = [line.strip() for line in each.lines if line.strip().startswith('File "')]
+        frames.setdefault(lines[-1] if lines else "", []).append(each.rank)
+    alone = [ranks[0] for ranks in frames.values() if len(ranks) == 1]
+    return alone[0] if len(alone) == 1 and len(frames) == 2 else _behind(sorted(seen.speakers), seen)
 
 
 def _missed(seen: Evidence) -> Cause | None:

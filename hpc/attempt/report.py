@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hpc.attempt.cause import Cause
-from hpc.attempt.first_cause import Evidence, Position, first_cause
+from hpc.attempt.evidence import Evidence, Position
+from hpc.attempt.first_cause import first_cause
 from hpc.attempt.statement import MOST_CHARACTERS, TOLD, read_statements, statement_files, statement_of
 from hpc.errors import HpcError
 from hpc.files import read_regular, read_tail, replace_text

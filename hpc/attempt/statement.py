@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hpc.attempt.words import ECHO, LATE, sort_of
+from hpc.attempt.words import ECHO, LATE, sort_of, telling
 from hpc.errors import HpcError
 from hpc.files import create, make_directory, read_regular
 from hpc.stop.activity import Activity
@@ -74,7 +74,7 @@ class Statement:
     @property
     def exception(self) -> str:
         """The type of its exception."""
-        return self.chain[0].partition(":")[0] if self.chain else ""
+        return telling(self.chain).partition(":")[0]
 
 
 def statement(
@@ -162,7 +162,7 @@ def _reason(cause: BaseException, chain: Sequence[str], lines: Sequence[str]) ->
     if isinstance(cause, HpcError):
         return " ".join(str(cause).split())
     is_told_below = bool(lines) and "Original Traceback" in str(chain[0])
-    return lines[-1] if is_told_below else chain[0].partition("\n")[0]
+    return lines[-1] if is_told_below else telling(chain).partition("\n")[0]
 
 
 def _line(cause: BaseException) -> str:

@@ -61,6 +61,12 @@ def sort_of(chain: Sequence[str]) -> str:
     return sort_of_words(root)
 
 
+def telling(chain: Sequence[str]) -> str:
+    """The exception of a chain that says what its rank failed of: not an echo, where it failed by itself before."""
+    is_own = sort_of(chain) == OWN
+    return next((each for each in chain if not is_own or sort_of_words(each) == OWN), "")
+
+
 def sort_of_words(text: str) -> str:
     """The same for one exception."""
     for sort, words in ((WORKER, WORKER_WORDS), (LATE, LATE_WORDS), (ECHO, ECHO_WORDS)):

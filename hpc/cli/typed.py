@@ -7,6 +7,7 @@ import sys
 import click
 
 from hpc.cli import run
+from hpc.say import answering
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
@@ -25,7 +26,8 @@ def script_command(arguments: tuple[str, ...]) -> None:
     """Print what `-m` with the same arguments would send, byte for byte, and send nothing."""
     _import_from_here()
     asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
-    run.main(["-m", *asked, "launch.dry_run=true"])
+    with answering():
+        run.main(["-m", *asked, "launch.dry_run=true"])
 
 
 def _import_from_here() -> None:

@@ -17,9 +17,10 @@ from torch import distributed
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpc import Runtime
 from hpc.doctor.canary import FINDINGS_FILE, READY_SECONDS, STEP_SECONDS, RanksTell, tell
 from hpc.files import create, make_directory, replace_text
+from hpc.runtime.runtime import Runtime
+from hpc.submit.environment import user_environment
 
 REPEATS = 5
 
@@ -65,11 +66,12 @@ def _tell(runtime: Runtime, directory: Path, device: torch.device) -> None:
 
 
 def _seen(directory: Path, device: torch.device) -> dict[str, Any]:
+    given = user_environment()
     return {
         "host": os.uname().nodename,
         "cpus": len(os.sched_getaffinity(0)),
         "devices": torch.cuda.device_count(),
-        "given": os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("ROCR_VISIBLE_DEVICES", "")),
+        "given": given.get("CUDA_VISIBLE_DEVICES", given.get("ROCR_VISIBLE_DEVICES", "")),
         "device": str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else "",
         "torch": torch.__version__,
         "won": _won(directory / "exclusive"),

@@ -14,6 +14,7 @@ TESTED, NEWEST_READ = (22, 5), (26, 5)
 """The release that the tests run, and the newest whose behaviour was read in its source."""
 OURS = {
     errors.EXIT_CONTINUE: "saved, to be continued",
+    errors.EXIT_HUNG: "a rank hung",
     errors.SaveError.exit_code: "could not save",
     errors.LoadError.exit_code: "nothing could be loaded",
     errors.ConfigurationError.exit_code: "a setting is wrong",

@@ -38,12 +38,9 @@ def preemption(survey: Survey, partition: Record, save_seconds: float | None) ->
     grace, wait = _seconds(partition.get("GraceTime", "0")), survey.number("KillWait", 30)
     text = f"preempt: {grace} s grace, {wait} s until SIGKILL"
     yield _fits(text, grace + wait, save_seconds)
-    if "CANCEL" in mode and not grace:
-        text = "Preempted jobs are ended and not requeued (PreemptMode=CANCEL, GraceTime=0)."
-        yield Finding("preemption", PROBLEM, text, "`hpc resume` submits them again from their last save.")
-    elif "CANCEL" in mode:
-        text = f"Preempted jobs would be ended (PreemptMode=CANCEL), but ours requeue themselves within {grace} s."
-        yield Finding("preemption", OK, text)
+    if "CANCEL" in mode:
+        text = "Slurm ends preempted jobs (PreemptMode=CANCEL): the batch script sends a job that goes on."
+        yield Finding("preemption", NOTE, text, "Where nodes may not submit jobs, `hpc resume` goes on.")
 
 
 def _fits(text: str, seconds: int, save_seconds: float | None) -> Finding:

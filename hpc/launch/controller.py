@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from hpc.attempt.report import settle
-from hpc.errors import EXIT_CONTINUE, LoadError
+from hpc.errors import NO_FAILURES, LoadError
 from hpc.files import PRIVATE_MODE, open_to_append
 from hpc.launch.oom import oom_kills
 from hpc.run.directory import RunDirectory
@@ -170,7 +170,7 @@ def main(descriptor: str, job: str, ranks: str, sweep: str, point: str, writers:
         code = started.wait(int(descriptor))
     finally:
         started.end()
-    if code not in (0, EXIT_CONTINUE):
+    if code not in NO_FAILURES:
         states = ("OUT_OF_MEMORY",) if oom_kills() > killed else ()
         report(Path(sweep), point, job, StepEnd(tuple(started.exits), states), count)
     return code

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.attempt.budgets import commits_so_far, spent
+from hpc.attempt.cause import OOM
 from hpc.config import Settings
 from hpc.errors import HpcError, NoProgressError
+from hpc.run.directory import RunDirectory
 from hpc.run.events import Ended, Failed
 from hpc.run.journal import Journal, read_journal
+from hpc.run.json_lines import json_objects
 from hpc.slurm.why import AGAIN, IF_ASKED, NOTHING, Life, Verdict, why
 
 
@@ -58,7 +62,19 @@ def _life(directory: Path, job: str, code: int) -> Life:
     events = (event for event in read_journal(directory, (Failed,)) if isinstance(event, Failed))
     told = [event for event in events if job in event.attempt]
     failed = min(told, key=lambda event: event.is_echo, default=None)
-    return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code)
+    if _lacked_memory(directory, job):
+        return Life(code, failure="out of memory")
+    return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code, failed.is_echo)
+
+
+def _lacked_memory(directory: Path, job: str) -> bool:
+    """Whether the report of the attempt says so: where the kernel has killed a rank for memory, none can tell."""
+    with suppress(OSError):
+        reports = [
+            each for path in RunDirectory(directory).failures.glob(f"*{job}*.json") for each in json_objects(path)
+        ]
+        return any(isinstance(each.get("cause"), dict) and each["cause"].get("kind") == OOM for each in reports)
+    return False
 
 
 def _record(is_told_to_end: bool, is_late: bool) -> dict[str, str]:

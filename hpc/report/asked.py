@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.errors import LoadError
-from hpc.run.code import newest_code
+from hpc.run.code import submitted
 from hpc.run.stored import StoredSweep
 from hpc.status.sweep import SweepStatus
 
@@ -88,8 +88,8 @@ def _section(section: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _code(directory: Path) -> Mapping[str, Any]:
     with suppress(LoadError):  # the page tells less, and not nothing
-        code = newest_code(directory)
-        return {} if code is None else code.record
+        found = submitted(directory)
+        return found[-1].record if found else {}
     return {}
 
 

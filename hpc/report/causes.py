@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc.attempt.cause import Cause
 from hpc.files import read_regular
 from hpc.run.directory import RunDirectory
-from hpc.status.causes import Cause
 from hpc.status.sweep import PointStatus
 
 MOST_SHOWN = 50
@@ -51,28 +50,8 @@ def _failure(group: Sequence[PointStatus]) -> Failure:
 
 
 def _record(directory: Path) -> str:
-    """The newest failure record of a point: text, or JSON as text with a line for each field."""
-    with suppress(OSError, ValueError, RecursionError):
-        newest = max(RunDirectory(directory).failures.iterdir(), key=lambda path: path.stat().st_mtime)
-        text = read_regular(newest).decode(errors="replace")
-        text = _lines_of(json.loads(text)) if newest.suffix == ".json" else text
-        return text[-LONGEST_RECORD:]
+    """What the newest attempt of a point that failed has left for a person; see docs/first-cause.md."""
+    with suppress(OSError, ValueError):
+        newest = max(RunDirectory(directory).failures.glob("*.txt"), key=lambda path: path.stat().st_mtime)
+        return read_regular(newest).decode(errors="replace")[-LONGEST_RECORD:]
     return ""
-
-
-def _lines_of(value: object, indent: str = "") -> str:
-    """JSON for a person: names and values, long texts with their own lines below their names."""
-    if isinstance(value, dict):
-        return "".join(f"{indent}{name}:{_value_of(each, indent)}" for name, each in value.items())
-    if isinstance(value, list):
-        return "".join(f"{indent}-{_value_of(each, indent)}" for each in value)
-    return f"{indent}{value}\n"
-
-
-def _value_of(value: object, indent: str) -> str:
-    if isinstance(value, (dict, list)) and value:
-        return f"\n{_lines_of(value, indent + '    ')}"
-    text = "" if value is None or value == [] or value == {} else str(value).rstrip("\n")
-    if "\n" not in text:
-        return f" {text}\n"
-    return "\n" + "".join(f"{indent}    {line}\n" for line in text.splitlines())

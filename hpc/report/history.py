@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc.errors import HpcError
-from hpc.report.spans import HELD, Span, spans
-from hpc.run.events import Committed, Event, Resumed
+from hpc.report.spans import HELD, KINDS, Span, spans
+from hpc.run.events import Committed, Ended, Event, Resumed
 from hpc.run.journal import read_journal
 from hpc.run.lives import Life, lives
 from hpc.run.progress import read_progress
@@ -19,7 +18,7 @@ from hpc.status.standing import RUNNING, SAVING, TELLING, UNSUBMITTED
 from hpc.status.sweep import PointStatus
 
 SECONDS_PER_HOUR = 3600.0
-KINDS: tuple[type[Event], ...] = (*TELLING, Resumed, Committed)
+TOLD: tuple[type[Event], ...] = (*TELLING, Resumed, Committed, Ended)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def histories(points: Iterable[PointStatus], sweep: StoredSweep, now: float) -> 
 def split(found: Sequence[History]) -> Split:
     """The hours of all points, added up."""
     has_gpus = any(each.gpus for each in found)
-    hours: Counter[str] = Counter()
+    hours = dict.fromkeys(KINDS, 0.0)
     for each in found:
         for span in each.spans:
             hours[span.kind] += span.seconds * (each.gpus if has_gpus else each.ranks) / SECONDS_PER_HOUR
@@ -121,6 +120,6 @@ def _first_sent(past: Sequence[Life], sent: float | None) -> float | None:
 
 def _past(directory: str | Path) -> list[Life]:
     try:
-        return lives(read_journal(directory, KINDS))
+        return lives(read_journal(directory, TOLD))
     except HpcError:
         return []

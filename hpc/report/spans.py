@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hpc.run.events import Committed, Resumed, Stopped
+from hpc.run.events import Committed, Ended, Resumed, Stopped
 from hpc.run.lives import Life
 
 QUEUED, PREEMPTED = "queued", "preempted"
@@ -90,4 +90,8 @@ def _saves(life: Life, trains: float, end: float) -> Iterator[tuple[float, float
 
 
 def _was_preempted(life: Life) -> bool:
+    """As whoever watched over it says; where nobody did, by what asked it to stop."""
+    verdicts = [event.verdict for event in life.events if isinstance(event, Ended)]
+    if verdicts:
+        return verdicts[-1].startswith(PREEMPTED)
     return any(isinstance(event, Stopped) and event.cause in PREEMPTIONS for event in life.events)

@@ -12,8 +12,9 @@ from hpc.checkpoint.random_state import restore_random_state
 from hpc.checkpoint.trainer import understood
 from hpc.config import plain
 from hpc.config.secrets import masked
-from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED, ConfigurationError, DivergedError
-from hpc.run.events import EndedEarly, Stopped
+from hpc.errors import ConfigurationError, DivergedError
+from hpc.run.events import EndedEarly
+from hpc.runtime.leaving import leave, leave_if_asked
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition, Positions, RunningLoop
 from hpc.runtime.seeds import seed_rank
@@ -70,6 +71,7 @@ class Boundary:
         Raises:
             LoadError: Checkpoints were committed and none of them can be trusted.
             SaveError: The directory cannot be written.
+            SystemExit: With 75 or 130, where a rank was asked to stop while it built its model or loaded it.
         """
         with self._activity.during(RESTORING):
             found = self.checkpoints.resume()
@@ -81,6 +83,7 @@ class Boundary:
             self.report = self._open_report(found)
         self.profiler.after(self.step)
         self._looked = (time.monotonic(), self.step)
+        leave_if_asked(self.parts, self.step)
         self._activity.enter(FIRST_STEP)
 
     def ask_end(self, reason: str) -> None:
@@ -282,13 +285,9 @@ class Boundary:
         saved = self._save_now()
         if cause is StopCause.DIVERGED:
             raise DivergedError(f"A loss or a norm was not finite at step {self.step} or before it; nothing was saved.")
-        if self.parts.is_main:
-            self.parts.journal.write(Stopped(self.step, cause.name))
-            what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
-            of = f" of {self._shown_total()}" if self.loop is not None else ""
-            where = f"run_dir={self.parts.directory} goes on from there"
-            say(f"Stopped at step {self.step}{of} ({cause.name}) and {what}; {where}.")
-        raise SystemExit(EXIT_INTERRUPTED if cause is StopCause.STOP_FILE else EXIT_CONTINUE)
+        what = "saved" if saved == self.step else f"had no time to save more than step {saved}"
+        of = f" of {self._shown_total()}" if self.loop is not None else ""
+        leave(self.parts, self.step, of, cause, what)
 
     def _shown_total(self) -> int:
         """The run's step at which the loop at hand ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hpc.checkpoint.state import TrainingState
@@ -15,6 +16,8 @@ from hpc.runtime.loops import Epoch, Loop, LoopOptions
 from hpc.runtime.micro_batches import Weigh
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN
+from hpc.say import phase
+from hpc.stop.activity import activity
 from hpc.strategy import Strategy
 from hpc.tracking.usage import work_of
 
@@ -201,6 +204,19 @@ class Stepping:
                 f"{noted.get('step', step)}: leave it out, or give the value another name."
             )
         self._boundary.log(noted)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """The block may take as long as it likes on this rank: no watchdog ends the run while a rank is in it.
+
+        For what takes longer than steps do and makes none, such as tokenising a data set. It is said after two
+        seconds, and `hpc status` and reports of failures show it.
+
+        Args:
+            name: What is done, for people: `with runtime.phase("tokenising"):`.
+        """
+        with phase(name), activity().during(f"{name} (runtime.phase)"):
+            yield
 
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""

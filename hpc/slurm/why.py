@@ -24,7 +24,7 @@ life, which is arranged; nothing."""
 CRASH, LIFE = "crash", "life"
 """What a life counts as: see `hpc.attempt.budgets`."""
 ROW = re.compile(r'^    (\S+)\) echo (\w+) (\w+) (\w+) "(.*)" ;;$', re.MULTILINE)
-WORDS = r"^hpc_{}_words\+?='(.*)'$"
+MEMORY = re.compile(r"^hpc_memory_words='(.*)'$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Life:
         restarts: How often the job was restarted before it.
         failure: What the first rank to fail has told; "" where none could tell.
         failure_code: The exit code that this rank meant to leave with; None likewise.
+        is_echo: Whether all that any rank has told is that another one is gone.
     """
 
     code: int
     restarts: int = 0
     failure: str = ""
     failure_code: int | None = None
+    is_echo: bool = False
 
     @property
     def meant_code(self) -> int:
@@ -51,8 +53,9 @@ class Life:
     @property
     def told(self) -> str:
         """The kind of the first failure: memory, echo, exception, or nothing."""
-        kinds = ((kind, re.search(_words(kind), self.failure)) for kind in ("memory", "echo"))
-        return next((kind for kind, found in kinds if found), "exception" if self.failure else "nothing")
+        if re.search(_memory_words(), self.failure):
+            return "memory"
+        return "echo" if self.is_echo else "exception" if self.failure else "nothing"
 
 
 class Verdict(NamedTuple):
@@ -102,5 +105,5 @@ def _text() -> str:
 
 
 @cache
-def _words(kind: str) -> re.Pattern[str]:
-    return re.compile("".join(re.findall(WORDS.format(kind), _text(), re.MULTILINE)))
+def _memory_words() -> str:
+    return "|".join(MEMORY.findall(_text()))

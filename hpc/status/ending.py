@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpc.attempt.cause import Cause
-from hpc.attempt.first_cause import Evidence, first_cause
+from hpc.attempt.evidence import Evidence
+from hpc.attempt.first_cause import first_cause
 from hpc.attempt.report import evidence, shown, with_last_lines
 from hpc.attempt.statement import Statement
 from hpc.files import read_tail

@@ -3,8 +3,8 @@
 a rank of this node is stopped (SIGSTOP)      after STOPPED_SECONDS in which no step was taken
 a rank of another node tells nothing          after SILENT_SECONDS in the middle of training
 every rank's main thread stands still         after ten times the longest step, not under STILL_SECONDS
-somebody moves, and no step is taken          after CEILING_SECONDS
-a phase that may be long                      after LONG_SECONDS
+somebody moves, and others wait for a step    after CEILING_SECONDS
+a phase that may be long, standing still      after LONG_SECONDS
 a phase that the user has named, a debugger   never
 """
 
@@ -21,6 +21,7 @@ STOPPED_SECONDS = 12.0
 SILENT_SECONDS = 60.0
 """From elsewhere, a rank that is stopped looks like one whose Python is held by something written in C."""
 STILL_SECONDS, CEILING_SECONDS, LONG_SECONDS = 300.0, 1800.0, 3600.0
+"""The second is also runtime.collective_timeout_seconds, after which torch would end the ranks that wait."""
 TIMES_LONGEST_STEP = 10.0
 DEBUGGER = "debugger"
 LONG_PHASES = (BUILDING, RESTORING, DATA, FIRST_STEP, SAVING, EVALUATING, ENDING)
@@ -62,6 +63,8 @@ class Look:
     moved: float = float("inf")
     """When any rank was last seen to move, or to be in another step or phase."""
     stopped: dict[int, float] = field(default_factory=dict)
+    silent: set[int] = field(default_factory=set)
+    """Ranks that had told nothing new when they were last looked at."""
     _pulses: dict[int, Pulse] = field(default_factory=dict)
 
     def at(self, now: float, pulses: Mapping[int, Pulse], states: Mapping[int, str]) -> None:
@@ -76,6 +79,9 @@ class Look:
             before = self._pulses.get(rank)
             if before is None or before.time != pulse.time:
                 self.changed[rank] = now
+                self.silent.discard(rank)
+            else:
+                self.silent.add(rank)
             if before is None or _mark(before) != _mark(pulse):
                 self.moved = now
             self._pulses[rank] = pulse
@@ -95,23 +101,31 @@ class Look:
         stopped = [rank for rank, since in self.stopped.items() if now - since >= STOPPED_SECONDS]
         if stopped:
             return self._sentence(stopped, "stopped (SIGSTOP)", waited_seconds)
-        silent = [rank for rank in self._pulses if self._is_silent(rank, now, states)]
-        if silent:
-            return self._sentence(silent, "silent", waited_seconds)
-        limit = max(self.limits.seconds(pulse) for pulse in self._pulses.values())
-        is_still = self.limits.hang_seconds is not None or now - self.moved >= limit / 2
-        if waited_seconds >= (limit if is_still else max(limit, CEILING_SECONDS)):
+        away = [rank for rank in self._pulses if self._is_gone(rank, now, states)]
+        if away:
+            return self._sentence(away, "silent", waited_seconds)
+        if waited_seconds >= self._limit(now):
+            if self.silent:
+                return self._sentence(sorted(self.silent), "silent", waited_seconds)
             last = min(pulse.step for pulse in self._pulses.values())
             behind = [rank for rank, pulse in self._pulses.items() if pulse.step == last]
             return self._sentence(behind, "not going on", waited_seconds)
         return ""
+
+    def _limit(self, now: float) -> float:
+        """How long this rank may wait, as things are."""
+        limit = max(self.limits.seconds(pulse) for pulse in self._pulses.values())
+        is_training = {pulse.phase for pulse in self._pulses.values()} == {TRAINING}
+        if now - self.moved >= limit / 2 or (self.limits.hang_seconds is not None and is_training):
+            return limit
+        return max(limit, CEILING_SECONDS) if is_training and len(self._pulses) > 1 else float("inf")
 
     def is_exempt(self, states: Mapping[int, str]) -> bool:
         """Whether nobody can know how long it takes: a debugger is attached, or the user has named the phase."""
         limits = (self.limits.seconds(pulse) for pulse in self._pulses.values())
         return TRACED in states.values() or float("inf") in limits
 
-    def _is_silent(self, rank: int, now: float, states: Mapping[int, str]) -> bool:
+    def _is_gone(self, rank: int, now: float, states: Mapping[int, str]) -> bool:
         is_away = rank not in states and rank != self.rank
         is_training = self._pulses[rank].phase == TRAINING
         return is_away and is_training and now - self.changed[rank] >= SILENT_SECONDS

@@ -91,7 +91,7 @@ def box_of(plan: Plan) -> Box | None:
     runtime, container = runtime_of(plan), plan.container
     if runtime is None:
         return None
-    image = container.image or base_image()
+    image = container.image or _default_image(plan)
     is_file = FILE.search(image) is not None or Path(image).is_dir()
     if is_file and runtime in BY_NAME:
         raise ConfigurationError(f"container.image must be the name of an image for {runtime}, but {image} is a file.")
@@ -107,6 +107,12 @@ def box_of(plan: Plan) -> Box | None:
         options=tuple(container.options),
         user=(os.getuid(), os.getgid()),
     )
+
+
+def _default_image(plan: Plan) -> str:
+    if _gpus(plan) == "amd":
+        raise ConfigurationError("container.image must be given for AMD's GPUs: rocm/pytorch has images for them.")
+    return base_image()
 
 
 def check_container(plan: Plan) -> None:

@@ -38,6 +38,11 @@ def freeze(directory: Path, composer: Composer, overrides: Sequence[Sequence[str
     Nothing is written: see `Sweep.write`. Each point is frozen before the next one is composed, because what
     `${hydra:job.num}` means is one value for the whole process.
 
+    Args:
+        directory: The sweep's; see `run_directory`.
+        composer: Of its points.
+        overrides: Of each point, as typed.
+
     Raises:
         ConfigurationError: A config is not valid, or there are no configs.
         LoadError: The directory holds a sweep whose files are damaged.

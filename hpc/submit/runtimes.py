@@ -61,10 +61,10 @@ def _apptainer(box: Box) -> list[str]:
 
 
 def _podman(box: Box) -> list[str]:
-    """podman-run(1) of 4.3 to 5.2. Without cgroups of its own the job's limits hold, and its GPUs are the job's."""
+    """podman-run(1) of 4.3 to 5.2: a child of this process, so that its GPUs are the job's."""
     gpus = {"nvidia": ["--device=nvidia.com/gpu=all"], "amd": ["--device=/dev/kfd", "--device=/dev/dri"]}
     user = ["--userns=keep-id", "--group-add=keep-groups"] if box.user[0] else []
-    own = ["--cgroups=disabled", "--security-opt=label=disable", *user, *gpus.get(box.gpus, [])]
+    own = ["--ulimit=host", "--security-opt=label=disable", *user, *gpus.get(box.gpus, [])]
     return ["podman", "run", *_shared(box), *own, *box.options, *_entry(box)]
 
 

@@ -178,7 +178,11 @@ def _called(plan: Plan) -> str:
 
     def begins(script_file: Path) -> None:
         calls.append(Call(plan.number, script_file.name, submission))
-        record_call(directory, calls[0])
+        try:
+            record_call(directory, calls[0])
+        except OSError:
+            script_file.unlink(missing_ok=True)
+            raise
         failpoint("called", 0)
 
     try:

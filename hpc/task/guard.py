@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from hpc.attempt.attempt import Attempt
 from hpc.attempt.failure import code_of, note_failure
-from hpc.errors import EXIT_CONTINUE
+from hpc.errors import NO_FAILURES
 from hpc.say import fail
 
 
@@ -18,7 +18,7 @@ def guarded(attempt: Attempt, body: Callable[[], object]) -> int:
     try:
         body()
     except SystemExit as stop:
-        if code_of(stop) not in (0, EXIT_CONTINUE):
+        if code_of(stop) not in NO_FAILURES:
             note_failure(attempt, stop)
         return code_of(stop)
     except BaseException as cause:  # whatever it is, the job's exit code must say so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -49,7 +50,7 @@ class HpcLauncher(Launcher):
             ConfigurationError: A point is not valid, or cannot be submitted; nothing was.
             SystemExit: Points were stopped, or have failed and nobody asks for their values.
         """
-        from hpc.say import say  # deferred: Hydra imports this module in every app
+        from hpc.say import answering, say  # deferred: Hydra imports this module in every app
         from hpc.submit.compose import Composer  # deferred, as above
         from hpc.submit.freeze import freeze, run_directory  # deferred, as above
 
@@ -58,7 +59,9 @@ class HpcLauncher(Launcher):
         if self.in_batches:
             directory /= f"batch-{initial_job_idx}"
         composer = Composer(self.hydra_context.config_loader, self.config, directory)
-        sweep = freeze(directory, composer, job_overrides)
+        prints = bool(OmegaConf.select(self.config, "launch.dry_run", default=False))
+        with answering() if prints else nullcontext():
+            sweep = freeze(directory, composer, job_overrides)
         if self.config.hydra.verbose:
             say(f"Points composed: {', '.join(f'{count} {way}' for way, count in composer.ways.items())}.")
         from hydra_plugins.hpc.again import submit_or_continue  # deferred, as above

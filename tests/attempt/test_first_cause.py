@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import Cause
-from hpc.attempt.first_cause import Evidence, Position, first_cause
+from hpc.attempt.evidence import Evidence, Position
+from hpc.attempt.first_cause import first_cause
 from hpc.attempt.report import as_json, evidence, evidence_of, gather, report_failure, settle, shown
 from hpc.attempt.statement import MOST, Statement, chain_of, statement, statement_files, write_statement
 from hpc.attempt.words import ECHO, LATE, OWN, WORKER, sort_of
@@ -103,6 +105,14 @@ def test_ranks_that_all_waited_are_told_apart_by_where_they_were() -> None:
     assert cause(*told).rank is None
 
 
+def test_ranks_that_all_waited_are_told_apart_by_the_line_of_code_that_waited() -> None:
+    lines = [('  File "loop.py", line 9, in train', TIMED_OUT)] * 3 + [
+        ('  File "loop.py", line 7, in count', TIMED_OUT)
+    ]
+    told = [replace(says(rank, TIMED_OUT), lines=each) for rank, each in enumerate(lines)]
+    assert cause(*told).rank == 3
+
+
 def test_a_rank_that_did_not_come_is_named_by_the_rendezvous() -> None:
     missing = (
         "All 4 ranks must come within runtime.rendezvous_timeout_seconds, but 1 did not: see the output of rank 2."
@@ -169,6 +179,12 @@ def raised(*steps: BaseException) -> BaseException:
 )
 def test_the_root_of_an_exception_says_whose_it_is(chain: tuple[BaseException, ...], sort: str) -> None:
     assert sort_of(chain_of(raised(*chain))) == sort
+
+
+def test_what_a_rank_failed_of_is_said_and_not_what_it_met_in_its_cleaning_up() -> None:
+    error = raised(ValueError("mine"), RuntimeError("Connection closed by peer"))
+    told = statement(0, "node1", 1, error, "Traceback\nRuntimeError: Connection closed by peer")
+    assert (told.reason, told.exception, told.is_echo) == ("ValueError: mine", "ValueError", False)
 
 
 SRUN = """\
@@ -284,6 +300,15 @@ def test_the_kernel_counts_whom_it_has_killed(tmp_path: Path, version: str) -> N
     place.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     assert oom_kills(own, tmp_path) == 3
     assert oom_kills(tmp_path / "nothing", tmp_path) == 0
+
+
+def test_a_rank_that_crashes_in_c_leaves_its_stack() -> None:
+    program = "import ctypes, hpc.attempt.attempt as a; a.prepare_process({}); ctypes.string_at(0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
 
 
 def test_the_decision_needs_nothing_that_takes_long_to_import() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hpc.attempt.first_cause import first_cause
-from tests.benchmarks.first_cause import is_right, name_of, noisy, read_corpus, score, table
+from tests.benchmarks.first_cause import is_right, noisy, read_corpus, score, table
+from tests.benchmarks.injected_faults import name_of
 from tests.conftest import ROOT
 
 LEAST = 0.95

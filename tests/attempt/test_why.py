@@ -74,7 +74,8 @@ each_record = pytest.mark.parametrize("recorded", RECORDS.values(), ids=RECORDS)
 def test_python_thinks_so(recorded: Recorded) -> None:
     failed = json.loads(recorded.failed or "{}")
     code, restarts = (int(recorded.told[name]) for name in ("code", "restarts"))
-    verdict = why(parse_record(recorded.record), Life(code, restarts, failed.get("reason", ""), failed.get("code")))
+    life = Life(code, restarts, failed.get("reason", ""), failed.get("code"), failed.get("is_echo", False))
+    verdict = why(parse_record(recorded.record), life)
     follows = NOTHING if verdict.follows == IF_ASKED else verdict.follows
     assert (verdict.name, follows) == (recorded.told["verdict"], recorded.told["follows"])
 
@@ -197,6 +198,13 @@ def test_a_successor_has_the_script_the_point_and_a_line_among_the_submissions(e
     )
     (job,) = newest_jobs(epilogue.directory).values()
     assert (job.id, job.after, job.submission.points) == ("43_3", "linux.42-0.0", ("0",))
+
+
+def test_what_cannot_be_counted_does_not_go_on(epilogue: Epilogue) -> None:
+    (epilogue.journal / ENDS).mkdir(parents=True)
+    code, said = epilogue.run(RECORDS["scancel_signal_usr2"])
+    assert (code, epilogue.calls) == (75, [])
+    assert said == "hpc: job 42 saved its state, which its journal could not be told, and is not requeued.\n"
 
 
 def test_where_no_job_can_follow_it_is_said_how_to_go_on(epilogue: Epilogue) -> None:

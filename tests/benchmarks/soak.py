@@ -55,7 +55,7 @@ class Split:
     @property
     def wall(self) -> float:
         """The sum of all parts."""
-        return sum(float(getattr(self, part.name)) for part in fields(self))
+        return float(sum(getattr(self, part.name) for part in fields(self)))
 
 
 def main(minutes: float, seed: int) -> str:

@@ -53,6 +53,8 @@ def test_a_point_is_tried_again_with_its_code_or_with_todays(project: Path, tmp_
     typed("retry", "runs/first", code=1)
     typed("retry", "runs/first", "--new-code")
     assert (project / "answers").read_text().split() == ["submitted", "submitted", "edited"]
+    noted = (project / "runs" / "first" / "code.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("points") for line in noted] == [None, ["0"]]  # other points keep to their code
     typed(*submit, "run_dir=runs/second", "seed=1,2", "+api_key=hunter2")
 
     lives = told(project / "runs" / "first" / "0", Started)

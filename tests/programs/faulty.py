@@ -89,6 +89,13 @@ def _host_memory(_: Fault) -> None:
     torch.empty(1 << 60, dtype=torch.uint8)
 
 
+def _eat(_: Fault) -> None:
+    """More than a cgroup has."""
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x") * (16 << 20))
+
+
 def _deadlock(_: Fault) -> None:
     if dist.get_rank() >= 0:
         dist.barrier()  # the others are in an all-reduce of something else
@@ -131,6 +138,7 @@ FAULTS: dict[str, Callable[[Fault], None]] = {
     "sigstop": _signal(signal.SIGSTOP),
     "sleep": lambda _: time.sleep(600),
     "deadlock": _deadlock,
+    "oom": _eat,
     "nan": lambda _: None,  # what follows does it
 }
 
@@ -183,7 +191,7 @@ class FaultyFunction(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Let it happen."""
         ctx.fault.at("backward", ctx.step)
         return gradient, None, None
@@ -226,7 +234,7 @@ def plain(fault: Fault) -> None:
         loss = _forward(model, batch, fault, step)
         if not math.isfinite(loss.item()):
             raise FloatingPointError("the loss is not finite")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         fault.at("optimizer", step)
         optimizer.step()
         optimizer.zero_grad()
@@ -248,7 +256,7 @@ def _parts() -> tuple[torch.optim.Optimizer, nn.Module]:
 def _forward(model: nn.Module, batch: torch.Tensor, fault: Fault, step: int) -> torch.Tensor:
     fault.at("forward", step)
     fault.at("step", step)
-    value = FaultyFunction.apply(model(batch), fault, step)
+    value = FaultyFunction.apply(model(batch), fault, step)  # type: ignore[no-untyped-call]
     loss: torch.Tensor = value.square().mean()
     return loss * float("nan") if fault.name == "nan@step" and fault.is_here and step == STEP else loss
 

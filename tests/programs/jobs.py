@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -31,8 +32,8 @@ class Points(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def train(cfg: Any) -> float:
     """Train a classifier with dropout; every rank must end with the same weights.
 
-    `cfg.job` may name a `fail_rank` and `fail_step` to raise at, a `nan_step` to diverge at, and `step_seconds` to
-    spend in each step.
+    `cfg.job` may name a `fail_rank` and `fail_step` to raise at, a `hold_step` in which that rank holds Python for ever
+    in C, a `nan_step` to diverge at, and `step_seconds` to spend in each step, until there is a file named `hurry`.
     """
     with Runtime(cfg) as runtime:
         model = nn.Sequential(
@@ -69,7 +70,9 @@ def misbehave(job: Any, runtime: Runtime) -> None:
         whole = trace.with_suffix(".tmp")  # whoever reads the trace meanwhile finds the old one or the new
         whole.write_text(json.dumps({"step": step, "pid": os.getpid()}))
         whole.replace(trace)
-    time.sleep(job.get("step_seconds", 0.0))
+    time.sleep(0.0 if job.get("hurry") and Path(job.hurry).exists() else job.get("step_seconds", 0.0))
+    if runtime.process_index == job.get("fail_rank") and step == job.get("hold_step"):
+        ctypes.PyDLL(None).sleep(100_000)
     if runtime.process_index == job.get("fail_rank") and step == job.get("fail_step"):
         raise ValueError(f"asked to fail at step {step}")
 

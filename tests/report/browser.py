@@ -22,10 +22,12 @@ def find_chromium() -> str:
         Failed: pytest's own, where there is none and CI=true: a skip would go unseen.
     """
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        reason = "Chromium must be on PATH: tests/report/install.sh installs Debian's package."
-        pytest.fail(reason, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return found
+    if found is not None:
+        return found
+    reason = "Chromium must be on PATH: tests/report/install.sh installs Debian's package."
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @contextmanager

@@ -109,17 +109,6 @@ def test_points_that_failed_alike_are_one_cause(sweep: Path, fake_slurm: FakeSlu
     assert "rank 3 of 8 on node7 failed first" in found.record
 
 
-def test_a_record_in_json_is_told_by_its_fields(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
-    directory = reported_sweep(tmp_path / "sweep", 6)
-    (record,) = RunDirectory(directory / "5").failures.iterdir()
-    record.unlink()
-    told = {"rank": 3, "host": "node7", "traceback": "Traceback:\n  line", "followers": [{"rank": 1}], "none": None}
-    record.with_suffix(".json").write_text(json.dumps(told))
-    (found,) = failures(look(directory, fake_slurm.environ).points)
-    lines = ["rank: 3", "host: node7", "traceback:", "    Traceback:", "      line", "followers:"]
-    assert [line.rstrip() for line in found.record.splitlines()][: len(lines)] == lines
-
-
 def test_a_long_file_of_metrics_is_read_in_places(tmp_path: Path) -> None:
     """Its first row and its last are among them; lines that are no rows are passed over."""
     path = RunDirectory(tmp_path).metrics

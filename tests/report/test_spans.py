@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc.report.spans import HELD, LOST, PREEMPTED, PRODUCTIVE, QUEUED, SAVING, STARTUP, Span, spans
-from hpc.run.events import Committed, Event, Failed, Finished, Resumed, Started, Stopped
+from hpc.run.events import Committed, Ended, Event, Failed, Finished, Resumed, Started, Stopped
 from hpc.run.lives import Life, lives
 
 
@@ -49,6 +49,15 @@ def test_a_life_is_cut_where_it_waits_starts_trains_saves_and_loses() -> None:
 def test_what_a_life_does_until_it_is_last_heard_of_counts(is_alive: bool, kind: str) -> None:
     past = lives(life("a", begun(100), Resumed(0, time=110)))
     assert told(spans(past, None, 500, is_alive)) == [(STARTUP, 1, 100, 110), (kind, 1, 110, 500)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind"), [("preempted", PREEMPTED), ("preempted_early", PREEMPTED), ("stopped", QUEUED)]
+)
+def test_whoever_watches_over_a_life_says_why_the_next_one_waits(verdict: str, kind: str) -> None:
+    ended = Ended(75, verdict, "again", "life", 0, time=200)
+    past = lives([*life("a", begun(100), Stopped(0, "SIGTERM", time=190), ended), *life("b", begun(300))])
+    assert (kind, 2, 200, 300) in told(spans(past, None, 0, False))
 
 
 def test_a_life_without_a_step_has_only_started_up() -> None:

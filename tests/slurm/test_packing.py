@@ -21,8 +21,11 @@ pytestmark = pytest.mark.slurm
 SWEEP = (
     *("-m", "hardware=cpu", "hardware.nodes=1", "hardware.tasks_per_node=1", "hardware.cpus_per_task=4"),
     *("hardware.memory_gb=1", "hardware.time_limit_minutes=10", "experiment.target=tests.programs.jobs.train"),
-    *("launch.per_job=3", "launch.snapshot=false", "steps=150", "runtime.deterministic=true"),
-    *("+job={step_seconds:0.1,fail_rank:0,trace:'${run_dir}/trace'}", "+job.fail_step=5,1000,1001,1002,1003,1004"),
+    *("launch.per_job=3", "launch.snapshot=false", "steps=300", "runtime.deterministic=true"),
+    *(
+        "+job={step_seconds:1,fail_rank:0,trace:'${run_dir}/trace',hurry:'${run_dir}/../hurry'}",
+        "+job.fail_step=5,1000,1001,1002,1003,1004",
+    ),
 )
 """Point 0 fails; its job has points 1 and 2 as well, which do the same as 3 to 5."""
 
@@ -49,7 +52,7 @@ def test_only_what_is_unfinished_goes_on(cluster: SlurmCluster, environ: dict[st
     job = submitted_from(tmp_path, cluster, tmp_path / "packed", *SWEEP)
     try:
         for point in "12345":
-            job.wait_for_step(20, point)
+            job.wait_for_step(6, point)
         deadline = time.monotonic() + 300
         while states(job, environ)[0] != "failed":
             assert time.monotonic() < deadline, (states(job, environ), job.output())
@@ -59,6 +62,10 @@ def test_only_what_is_unfinished_goes_on(cluster: SlurmCluster, environ: dict[st
         ]
         assert "Cancelled point 5 (running" in hpc("cancel", job, environ, "5")
         preempt(job, "_0")
+        while cluster.job(f"{job.job_id}_0")["Restarts"] != "1":
+            assert time.monotonic() < deadline, job.output()
+            time.sleep(1)
+        (job.directory / "hurry").touch()
         job.wait_for("FAILED", "_0")
         job.wait_for("COMPLETED", "_1")
     finally:

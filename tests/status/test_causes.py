@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import KINDS, kind_of
-from hpc.attempt.first_cause import Evidence, first_cause
+from hpc.attempt.evidence import Evidence
+from hpc.attempt.first_cause import first_cause
 from hpc.run.events import Failed
 from hpc.slurm.reasons import REASONS, explained
 from hpc.slurm.states import ENDED, WAITING, state_word
@@ -90,3 +91,24 @@ def test_a_rank_that_missed_a_killed_one_is_not_the_cause(tmp_path: Path, fake_s
     log.write_text("step 3\nslurmstepd: error: Detected 1 oom_kill event in StepId=100.0.\n")
     (point,) = told_by(hpc(fake_slurm, "status", made.directory, "--json"))["points"]
     assert (point["state"], point["cause"]["kind"]) == ("failed", "oom")
+
+
+def test_a_single_point_shows_its_whole_report(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    made = Made(tmp_path / "sweep", fake_slurm).write(2)
+    made.tell(0, BEGAN, Failed(0, 1, "RuntimeError: Connection closed by peer", is_echo=True))
+    logs = made.directory / "submitit"
+    logs.mkdir()
+    (logs / "100_0_0_log.out").write_text(
+        "srun: error: node1: task 0: Killed\nhpc: job 100_0 begins again, restart 1.\nstep 3\n"
+        "srun: error: node2: task 1: Segmentation fault\n"
+        "slurmstepd: error: *** STEP 100.0 ON node1 CANCELLED AT 2026-11-29T00:12:30 ***\n"
+        "srun: error: node1: task 0: Exited with exit code 1\nhpc: job 100_0 lost a rank: not requeued.\n"
+    )
+    (logs / "100_0_1_log.out").write_text("Fatal Python error: Segmentation fault\n")
+    shown = hpc(fake_slurm, "status", made.directory, "0").output
+    assert shown.endswith(
+        "hpc: rank 1 of 2 on node2 failed first:\nit was killed by SIGSEGV, and had no time to say a word\n"
+        "hpc: it wrote last:\nFatal Python error: Segmentation fault\n"
+        "hpc: rank 0 failed after that: RuntimeError: Connection closed by peer\n"
+    )
+    assert "failed first" not in hpc(fake_slurm, "status", made.directory).output

@@ -14,12 +14,15 @@ def files(tmp_path: Path) -> RequestFiles:
     return RequestFiles(tmp_path, StopRequests())
 
 
+def found(files: RequestFiles) -> StopCause:
+    files.look()
+    return files.requests.cause
+
+
 def test_a_stop_file_asks_once(files: RequestFiles) -> None:
-    files.look()
-    assert files.requests.cause is StopCause.NONE
+    assert found(files) is StopCause.NONE
     files.stop.touch()
-    files.look()
-    assert files.requests.cause is StopCause.STOP_FILE
+    assert found(files) is StopCause.STOP_FILE
     assert not files.stop.exists()
 
 

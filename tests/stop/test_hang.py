@@ -60,7 +60,7 @@ def test_a_rank_that_was_stopped_for_a_moment_is_not() -> None:
 def test_a_rank_of_this_node_that_is_silent_may_compute(state: str) -> None:
     """As long as unpickling takes, for one: Python is held then."""
     assert seen(290, ME, PEER, states={1: state}) == ""
-    assert "not going on" in seen(320, ME, PEER, states={1: state})
+    assert "rank 1 on n0 is silent" in seen(320, ME, PEER, states={1: state})
 
 
 def test_a_silent_rank_of_another_node_is_waited_for_longer_than_a_stopped_one() -> None:
@@ -81,12 +81,14 @@ def test_ranks_that_stand_still_are_waited_for_ten_times_the_longest_step() -> N
 def test_a_rank_that_moves_may_evaluate_unseen_for_half_an_hour() -> None:
     assert seen(1790, ME, PEER, living=(0, 1), moving=(1,)) == ""
     assert "for 1800 s" in seen(1810, ME, PEER, living=(0, 1), moving=(1,))
+    assert seen(9000, ME, moving=(0,)) == "", "alone it lets nobody wait"
 
 
 @pytest.mark.parametrize("phase", ["building", "restoring", "data", "first step", "saving", "evaluating", "ending"])
 def test_one_rank_in_a_long_phase_lets_the_others_wait(phase: str) -> None:
     assert seen(3590, ME, replace(PEER, phase=phase), living=(0, 1), hang_seconds=20) == ""
     assert "for 3600 s" in seen(3610, ME, replace(PEER, phase=phase), living=(0, 1), hang_seconds=20)
+    assert seen(9000, ME, replace(PEER, phase=phase), living=(0, 1), moving=(1,), hang_seconds=20) == ""
 
 
 def test_a_phase_with_a_name_of_its_own_and_a_debugger_are_waited_for_without_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hpc.config import Cluster, Hardware
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.calls import Call as SbatchCall
 from hpc.run.calls import Turn, alone, next_number, open_calls, record_answer, record_call, record_void
+from hpc.run.code import code_of_point
 from hpc.run.point import Point
 from hpc.run.points import Sweep, load_sweep
 from hpc.run.submissions import SUBMISSIONS_FILE, Submission, newest_jobs
@@ -131,6 +133,13 @@ def test_one_command_submits_at_a_time_and_none_on_old_news(tmp_path: Path) -> N
         pass
     with pytest.raises(ConfigurationError, match="one command at a time"), new.taken():
         pass
+
+
+def test_new_code_of_a_point_is_no_other_points(tmp_path: Path) -> None:
+    lines = [{"tree": "a", "digest": ""}, {"tree": "b", "digest": "", "points": ["0"]}]
+    (tmp_path / "code.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = [code_of_point(tmp_path, name) for name in ("0", "1")]
+    assert [code.tree for code in found if code is not None] == ["b", "a"]
 
 
 def plan(count: int) -> Plan:

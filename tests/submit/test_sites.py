@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -82,16 +83,20 @@ REFUSED = [
     (("cluster=tuolumne", "hardware=8xH100"), "cluster must be one of adastra, "),
 ]  # fmt: skip
 """Command lines, and words of the sentence."""
+SHOWN = [
+    tuple(shlex.split(line)[2:])
+    for line in (ROOT / "docs" / "sites.md").read_text().splitlines()
+    if line.startswith("hpc script ")
+]
+"""What docs/sites.md shows."""
 
 
 def _script(printed: Printed, directory: Path) -> str:
     """As it is stored: without this machine's paths, and with names for what all scripts share."""
     assert printed.code == 0, printed.err
     text = printed.out
-    for name in ("prologue.sh", "epilogue.sh"):
-        shared = (TEMPLATE_DIR / name).read_text().rstrip("\n")
-        assert text.count(shared) == 1
-        text = text.replace(shared, f"# ... slurm_templates/{name}")
+    for path in sorted(TEMPLATE_DIR.glob("*.sh")):
+        text = text.replace(path.read_text().rstrip("\n"), f"# ... slurm_templates/{path.name}")
     text = re.sub(r"export PYTHONPATH=.*", "export PYTHONPATH=...", text)
     text = re.sub(rf"{re.escape(sys.executable)} -u -m hpc.*", "...", text)
     return text.replace(str(directory), "/here").rstrip("\n") + "\n"
@@ -111,7 +116,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(here: Path) -> dict[tuple[str, ...], Printed]:
     """Everything this module types, by the command line."""
-    commands = [*_commands(), *(list(typed) for typed, _ in REFUSED)]
+    commands = [*_commands(), *(list(typed) for typed, _ in REFUSED), *map(list, SHOWN)]
     return {tuple(typed): each for typed, each in zip(commands, scripts(here, commands), strict=True)}
 
 
@@ -127,8 +132,9 @@ def test_what_a_site_refuses_is_one_sentence_before_sbatch(
 ) -> None:
     found = printed[typed]
     assert (found.code, found.out) == (78, "")
-    assert re.fullmatch(r"hpc: .+\.\n", found.err), found.err
-    assert words in found.err
+    (sentence,) = (line for line in found.err.splitlines() if not line.endswith(" ..."))  # slow machines say why
+    assert re.fullmatch(r"hpc: .+\.", sentence)
+    assert words in sentence
     assert not (here / "runs").exists()
 
 
@@ -149,6 +155,33 @@ def test_every_preset_is_in_the_table_and_says_where_its_rules_come_from() -> No
         assert settings.source.startswith("http"), name
         assert settings.checked_on, name
         assert settings.scheduler == "slurm", name
+
+
+DOCS = ROOT / "docs" / "sites.md"
+
+
+def row_of(name: str) -> str:
+    """A preset's line in the table of docs/sites.md; `python -m tests.submit.test_sites` writes them."""
+    cluster = settings_of({"cluster": _preset(name), "hardware": {"gpu_type": "h100"}}).cluster
+    needed, refused = (", ".join(f"`{option}`" for option in each) for each in (cluster.required, cluster.forbidden))
+    hardware = SITES[name][0].partition("=")[2]
+    return f"| `{name}` | {cluster.site} | {needed} | {refused} | `{hardware}` | {cluster.checked_on} |"
+
+
+def test_the_table_in_the_docs_is_that_of_the_presets() -> None:
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    assert rows == [row_of(name) for name in SITES]
+
+
+def test_the_site_of_ones_own_in_the_docs_is_a_cluster() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    cluster = settings_of({"cluster": OmegaConf.create(block)}).cluster
+    assert [row.nodes for row in cluster.limits] == [4, 64]
+
+
+@pytest.mark.parametrize("typed", SHOWN, ids=" ".join)
+def test_what_the_docs_type_prints_a_script(typed: tuple[str, ...], printed: dict[tuple[str, ...], Printed]) -> None:
+    assert printed[typed].out.startswith("#!/bin/bash\n"), printed[typed].err
 
 
 def test_only_juwels_has_a_suffix_for_its_hosts() -> None:
@@ -229,8 +262,15 @@ def test_a_preset_of_ones_own_is_checked(cluster: dict[str, Any], words: str) ->
         settings_of({"cluster": cluster})
 
 
-if __name__ == "__main__":
+def _record() -> None:
     with tempfile.TemporaryDirectory() as name:
-        answers = scripts(Path(name), _commands())
-        for each, found in zip(SITES, answers, strict=True):
+        for each, found in zip(SITES, scripts(Path(name), _commands()), strict=True):
             (RECORDS / f"{each}.sh").write_text(_script(found, Path(name)))
+    lines = [line for line in DOCS.read_text().splitlines() if not line.startswith("| `")]
+    below = next(number for number, line in enumerate(lines) if line.startswith("|---")) + 1
+    lines[below:below] = [row_of(name) for name in SITES]
+    DOCS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    _record()

@@ -206,12 +206,12 @@ def test_an_unwritable_run_directory_is_refused(run_py: Run, fake_slurm: FakeSlu
     assert fake_slurm.scripts == []
 
 
-def test_a_directory_that_holds_a_sweep_is_refused(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_directory_that_holds_another_sweep_is_refused(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
     run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
     before = sorted(tmp_path.rglob("out/**/*"))
-    done = run_py("-m", "hardware=8xA100", "run_dir=out", environ=fake_slurm.environ)
+    done = run_py("-m", "hardware=8xA100", "run_dir=out", "seed=5", environ=fake_slurm.environ)
     assert done.returncode == 78
-    assert "holds a sweep already" in done.stderr
+    assert "must be given the points that it holds, to add some, but point 0" in done.stderr
     assert len(fake_slurm.scripts) == 1
     assert sorted(tmp_path.rglob("out/**/*")) == before
 

@@ -65,7 +65,7 @@ def test_who_comes_second_is_refused_and_leaves_the_first_alone(
         before = listing(place / "out")
         second = run_hpc(*SUBMIT, SECRET, environ=fake_slurm.environ)
         assert second.returncode == 78
-        assert "hpc: run_dir must be a new directory" in second.stderr
+        assert "hpc: run_dir must be submitted by one command at a time" in second.stderr
         assert listing(place / "out") == before
     out, errors = first.communicate()
     if accepted:
@@ -79,6 +79,8 @@ def test_who_comes_second_is_refused_and_leaves_the_first_alone(
 
 
 def test_of_several_at_once_one_wins(fake_slurm: FakeSlurm, tmp_path: Path) -> None:
+    """Who comes after it has won finds its jobs in the queue."""
+    fake_slurm.answer("squeue", "".join(f"100_{task}|PENDING|N/A|1:00||Priority\n" for task in (0, 1)))
     command = [sys.executable, "-m", "hpc", *SUBMIT, "seed=0,1"]
     environ = clean_environment(**fake_slurm.environ)
     processes = [
@@ -86,8 +88,9 @@ def test_of_several_at_once_one_wins(fake_slurm: FakeSlurm, tmp_path: Path) -> N
         for _ in range(3)
     ]
     ends = [(*process.communicate(timeout=PATIENCE_SECONDS), process.returncode) for process in processes]
-    assert sorted(code for _, _, code in ends) == [0, 78, 78], ends
-    assert sum("holds a sweep already" in errors for _, errors, _ in ends) == 2
+    assert sum("Submitted job 100, 2 points" in out for out, _, _ in ends) == 1, ends
+    others = [(out, errors, code) for out, errors, code in ends if "Submitted" not in out]
+    assert all((code, "Plan: running 2." in out) in ((78, False), (0, True)) for out, _, code in others), ends
     (script,) = fake_slurm.scripts
     kept = listing(tmp_path / "out")
     assert script.encode() in [content for _, content in kept.values()]

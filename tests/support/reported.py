@@ -56,7 +56,7 @@ def _live(run: RunDirectory, number: int, chance: random.Random) -> None:
         for event in events:
             if isinstance(event, Failed):
                 run.failures.mkdir(exist_ok=True)
-                run.failure(attempt).write_text(TRACEBACK)
+                run.failure(attempt).with_suffix(".txt").write_text(TRACEBACK)
             if isinstance(event, Finished):
                 write_result(run.path, event.value)
     lr = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)[number % 5]

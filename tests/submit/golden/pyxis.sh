@@ -18,8 +18,12 @@
 export NCCL_SOCKET_IFNAME=hsn0
 export PYTHONPATH=...
 hpc_sweep=/project/runs/out
+hpc_call=0
 hpc_points=(0)
+hpc_max_crashes=3 hpc_max_lives=5
+hpc_retry_exceptions= hpc_exclude_failed_nodes=1
 <prologue.sh>
+<verdicts.sh>
 export PYTHONNOUSERSITE=1 # packages in the home directory are for the Python outside
 hpc_worker=(python3)
 hpc_image=''

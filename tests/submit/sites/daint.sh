@@ -26,9 +26,13 @@ export FI_CXI_RX_MATCH_MODE=software
 export FI_MR_CACHE_MONITOR=userfaultfd
 export PYTHONPATH=...
 hpc_sweep=/here/runs/out
+hpc_call=0
 hpc_points=(0)
+hpc_max_crashes=3 hpc_max_lives=5
+hpc_retry_exceptions= hpc_exclude_failed_nodes=1
 ulimit -c 0
 # ... slurm_templates/prologue.sh
+# ... slurm_templates/verdicts.sh
 
 # command
 export SUBMITIT_EXECUTOR=slurm

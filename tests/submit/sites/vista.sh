@@ -16,8 +16,12 @@
 # setup
 export PYTHONPATH=...
 hpc_sweep=/here/runs/out
+hpc_call=0
 hpc_points=(0)
+hpc_max_crashes=3 hpc_max_lives=5
+hpc_retry_exceptions= hpc_exclude_failed_nodes=1
 # ... slurm_templates/prologue.sh
+# ... slurm_templates/verdicts.sh
 
 # command
 export SUBMITIT_EXECUTOR=slurm
