@@ -240,7 +240,8 @@ def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split
 def allocations(cluster: SlurmCluster, sweep: Path, point: str) -> Iterator[tuple[float, float]]:
     """When each life of a point began and ended by the accounting, oldest first."""
     lines = map(json.loads, (sweep / "submissions.jsonl").read_text().splitlines())
-    jobs = [(line, line["points"].index(point)) for line in lines if point in line.get("points", ())]
+    sent = [line for line in lines if line["event"] == "submitted" and point in line["points"]]
+    jobs = [(line, line["points"].index(point)) for line in sent]
     found = []
     for line, index in jobs:
         name = f"{line['job']}_{line.get('first_index', 0) + index}" if line.get("is_array") else line["job"]
