@@ -55,7 +55,7 @@ class Split:
     @property
     def wall(self) -> float:
         """The sum of all parts."""
-        return sum(float(getattr(self, part.name)) for part in fields(self))
+        return float(sum(getattr(self, part.name) for part in fields(self)))
 
 
 def main(minutes: float, seed: int) -> str:
@@ -240,7 +240,8 @@ def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split
 def allocations(cluster: SlurmCluster, sweep: Path, point: str) -> Iterator[tuple[float, float]]:
     """When each life of a point began and ended by the accounting, oldest first."""
     lines = map(json.loads, (sweep / "submissions.jsonl").read_text().splitlines())
-    jobs = [(line, line["points"].index(point)) for line in lines if point in line.get("points", ())]
+    sent = [line for line in lines if line["event"] == "submitted" and point in line["points"]]
+    jobs = [(line, line["points"].index(point)) for line in sent]
     found = []
     for line, index in jobs:
         name = f"{line['job']}_{line.get('first_index', 0) + index}" if line.get("is_array") else line["job"]
