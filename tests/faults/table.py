@@ -40,6 +40,7 @@ HANDOVER, HANGS, METRICS, SUBMISSION = (
 )
 TWICE = "a_run_preempted_twice_is_bitwise_the_uninterrupted_one"
 GIVEN_UP = "the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave"
+FINAL = "a_cancellation_in_the_grace_time_of_a_preemption_is_final"
 OTHERWISE = "a_preemption_where_slurm_is_configured_otherwise"
 SEVERAL = "a_restarted_slurmd_a_drained_node_and_a_suspended_job_stop_nobody"
 NOT_YET = "not yet: no test of this suite does it"
@@ -63,7 +64,7 @@ FAULTS = (
     Fault(16, "signals reach workers of a DataLoader", _in(LIFE, "data_loader_workers_outlive_the_signal_that_stops_their_rank")),
     Fault(17, "torchrun in between", _in("slurm/test_rendezvous.py", "torchrun_on_two_nodes_trains_although_the_master_calls_itself_loopback"), "a signal through torchrun, which does not pass it on"),
     Fault(18, "cancelled", _in(LIGHT, "a_cancelled_job_stays_cancelled")),
-    Fault(19, "cancelled in the grace time", _in(HERE, "a_cancellation_in_the_grace_time_of_a_preemption_is_final"), "fifty times, for want of time: once"),
+    Fault(19, "cancelled in the grace time", _in(HERE, FINAL), "fifty times, for want of time: once"),
     Fault(20, "scancel -s, -b, -f", _in(LIFE, "a_signal_to_the_command_has_all_ranks_save"), "scancel's options; the signals themselves are sent"),
     Fault(21, "one task of an array preempted", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
     Fault(22, "the task whose id is the array's", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
@@ -101,7 +102,7 @@ FAULTS = (
     Fault(54, "preempted before the first checkpoint", _in(HERE, "a_preemption_before_the_first_checkpoint")),
     Fault(55, "preempted many times", _in(HERE, "six_preemptions_in_a_row"), "twenty times, for want of time: six"),
     Fault(56, "requeued when it has finished", _in(HERE, "a_run_that_has_finished_is_requeued_and_ends_at_once") + _in(LIFE, "a_finished_run_says_so_and_does_nothing")),
-    Fault(57, "RequeueExit with our codes", (*_in(HERE, OTHERWISE), "doctor/test_cluster.py::test_a_setting_is_told_with_what_it_means")),
+    Fault(57, "RequeueExit with our codes", (*_in(HERE, OTHERWISE, FINAL), "doctor/test_cluster.py::test_a_setting_is_told_with_what_it_means")),
     Fault(58, "suspended and resumed", _in(HERE, SEVERAL) + _in(HANGS, "a_job_that_is_suspended_and_resumed_does_not_hang")),
     Fault(59, "more points than the controller takes", _in(SUBMISSION, "arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle")),
     Fault(60, "submission killed", _in("slurm/test_submit_again.py", "whenever_a_command_is_killed_the_next_one_submits_each_point_once")),

@@ -133,8 +133,10 @@ def test_a_storm_of_signals_is_one_stop(begin: Begin) -> None:
 
 
 @slow
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("configured", ["", "RequeueExit=75"], indirect=True)
 def test_a_cancellation_in_the_grace_time_of_a_preemption_is_final(begin: Begin, faults: Faults) -> None:
-    """Faults 18 and 19."""
+    """Faults 18, 19 and 57: also where Slurm would requeue by itself what ends with our code."""
     stage = begin(step_seconds=5)
     stage.wait(lambda: stage.watch.step >= 2, "it did not train")
     faults.preempt(stage.id, grace_seconds=60)
