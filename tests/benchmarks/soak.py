@@ -110,7 +110,7 @@ def torment(cluster: SlurmCluster, sweep: Path, seconds: float, dice: random.Ran
     deadline = time.monotonic() + seconds
     while left(sweep) and (time.monotonic() < deadline or not all(happened.values())):
         time.sleep(dice.uniform(*SECONDS_BETWEEN))
-        running = cluster.run("squeue", "--noheader", "--partition=low", "--states=R", "--format=%A").stdout.split()
+        running = cluster.run("squeue", "--noheader", "--partition=low", "--states=R", "--format=%i").stdout.split()
         if not running:
             continue
         name, act = min(dice.sample(ACTS, len(ACTS)), key=lambda kind: happened[kind[0]])
