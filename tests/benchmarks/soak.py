@@ -4,8 +4,9 @@
 
 Four points, each on a node of its own, are preempted, killed, stopped, cut off and so on, in a random order, again and
 again. At the end every kind of fault must have met somebody, every point must be bitwise the one that nobody disturbed,
-and the queue must be empty. About a full disk, which ends
-a run, is done what a person would do: room is made and `hpc retry` typed.
+and the queue must be empty. What `hpc status` asks a person to do is done: after a full disk, which ends a run, room is
+made and `hpc retry` typed; and where a node that was cut off is back before its old ranks have left, Slurm 22.05 drains
+it and holds the job that it sends there ("Duplicate jobid"): the node is resumed and the job released.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def torment(cluster: SlurmCluster, sweep: Path, seconds: float, dice: random.Ran
             print(f"          which met nobody: {str(error).splitlines()[0]}", flush=True)
             continue
         happened[name] += 1
-        send_failed_again(cluster, sweep)
+        lend_a_hand(cluster, sweep)
     return happened
 
 
@@ -179,7 +180,7 @@ def await_end(cluster: SlurmCluster, sweep: Path) -> None:
     """Until all points have finished and the queue is empty, as far as they get there."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (left(sweep) or queued(cluster)) and time.monotonic() < deadline:
-        send_failed_again(cluster, sweep)
+        lend_a_hand(cluster, sweep)
         time.sleep(2)
 
 
@@ -188,8 +189,16 @@ def queued(cluster: SlurmCluster) -> str:
     return cluster.run("squeue", "--noheader").stdout
 
 
-def send_failed_again(cluster: SlurmCluster, sweep: Path) -> None:
-    """`hpc retry`, where a point is held by no job any more, as a person types it who has made room."""
+def lend_a_hand(cluster: SlurmCluster, sweep: Path) -> None:
+    """Do what `hpc status` asks a person to do: resume nodes, release jobs, and send points again that have none."""
+    reasons = cluster.run("sinfo", "--noheader", "--partition=low", "--list-reasons", "--format=%N|%E").stdout
+    for line in reasons.splitlines():
+        if line.endswith("|Duplicate jobid"):
+            cluster.run("scontrol", "update", f"nodename={line.partition('|')[0]}", "state=resume", check=False)
+    waiting = cluster.run("squeue", "--noheader", "--partition=low", "--states=PD", "--format=%i|%r").stdout
+    for line in waiting.splitlines():
+        if line.endswith("held"):
+            cluster.run("scontrol", "release", line.partition("|")[0], check=False)
     held = cluster.run("squeue", "--noheader", "--array", "--partition=low").stdout.splitlines()
     if len(held) < len(left(sweep)):
         typed(cluster, sys.executable, "-m", "hpc", "retry", str(sweep))
