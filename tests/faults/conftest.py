@@ -88,6 +88,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     stats: dict[str, list[object]] = terminalreporter.stats
     reports = [each for found in stats.values() for each in found if isinstance(each, pytest.TestReport)]
     everything = "injected" in terminalreporter.config.option.markexpr
-    if lines := [*told(reports, everything)]:
+    if reports and (lines := [*told(reports, everything)]):
         terminalreporter.section("faults")
         terminalreporter.write("\n".join([*lines, ""]))
