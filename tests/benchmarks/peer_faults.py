@@ -147,14 +147,17 @@ def crashes_before_any_checkpoint(trial: Trial, _: Faults) -> Outcome:
     return Outcome("ends" if trial.state() in FINAL else "no", note=f"{trial.state()} after {lives} lives")
 
 
+LONGER = {"step_seconds": 1.0}
+"""So that nobody ends within the grace time who goes on training."""
+
 FAULTS = (
-    Fault(1, "preempted, grace 20 s", preempted_with_grace),
+    Fault(1, "preempted, grace 20 s", preempted_with_grace, LONGER),
     Fault(3, "preempted without grace", preempted_without_grace),
     Fault(7, "time limit", time_limit, {"step_seconds": 1.0}),
     Fault(12, "signal in backward", left_alone, {"fault": "signal in backward"}),
     Fault(13, "signal to one rank", one_rank_signalled),
     Fault(18, "scancel", cancelled),
-    Fault(21, "one task of an array of two preempted", one_of_an_array_preempted, tasks=2),
+    Fault(21, "one task of an array of two preempted", one_of_an_array_preempted, LONGER, tasks=2),
     Fault(27, "kill -9 of a rank", rank_killed),
     Fault(28, "kill -9 of rank 0 in a save", killed_in_a_save, {"ballast": 4_000_000}),
     Fault(37, "disk full at a save", disk_full, is_on_small_disk=True),

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from tests.programs.loops_of_others.problem import (
     BATCH,
@@ -67,7 +68,9 @@ def main(conditions: Conditions) -> None:
         callbacks=[Tell(conditions), saving], logger=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     module = Module(conditions)
-    loader = StatefulDataLoader(Points(), batch_size=BATCH, shuffle=True)  # which Lightning saves within an epoch
+    # A loader and a sampler that Lightning can save within an epoch; with torch's own it begins the epoch again.
+    sampler = StatefulDistributedSampler(Points(), RANKS, trainer.global_rank, shuffle=True)
+    loader = StatefulDataLoader(Points(), batch_size=BATCH, sampler=sampler)
     trainer.fit(module, loader, ckpt_path="last")
     if trainer.is_global_zero and trainer.global_step == STEPS:
         conditions.finish(module.net)
