@@ -56,6 +56,15 @@ class Tell(lightning.Callback):
         self._conditions.tell(trainer.global_rank, trainer.global_step)
 
 
+def newest(run: Path) -> str | None:
+    """The checkpoint that was written last.
+
+    The "last" of `fit` looks only at what ModelCheckpoint wrote, and its None only at what was written at a signal.
+    """
+    there = [*run.glob("hpc_ckpt_*.ckpt"), *run.glob("checkpoints/*.ckpt")]
+    return str(max(there, key=lambda path: path.stat().st_mtime)) if there else None
+
+
 def main(conditions: Conditions) -> None:
     """Train, from the newest checkpoint where there is one."""
     saved = Path(conditions.run) / "checkpoints"
@@ -71,7 +80,7 @@ def main(conditions: Conditions) -> None:
     # A loader and a sampler that Lightning can save within an epoch; with torch's own it begins the epoch again.
     sampler = StatefulDistributedSampler(Points(), RANKS, trainer.global_rank, shuffle=True)
     loader = StatefulDataLoader(Points(), batch_size=BATCH, sampler=sampler)
-    trainer.fit(module, loader, ckpt_path="last")
+    trainer.fit(module, loader, ckpt_path=newest(Path(conditions.run)))
     if trainer.is_global_zero and trainer.global_step == STEPS:
         conditions.finish(module.net)
 
