@@ -62,7 +62,9 @@ def read_archive(
     try:
         pickled = scan(file, [*allowed])
         file.seek(0)
-        named = [(each, name.replace("__builtin__", "builtins").replace(" ", ".")) for name, each in allowed.items()]
+        named: list[Any] = [
+            (each, name.replace("__builtin__", "builtins").replace(" ", ".")) for name, each in allowed.items()
+        ]
         with torch.serialization.safe_globals(named):
             content = torch.load(file, map_location=map_location, weights_only=True)
         _check_content(content, max(_LEAST_VALUES, len(pickled)))

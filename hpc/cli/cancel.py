@@ -27,7 +27,7 @@ from hpc.submit.settle import settle_before
 ALIVE = (PENDING, RUNNING, SAVING)
 
 
-@click.command("cancel")
+@click.command("cancel", short_help="End what is queued or runs.")
 @words_argument
 @json_option
 @click.option("--yes", is_flag=True, help="Do not ask, where no sweep is named.")

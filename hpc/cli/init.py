@@ -28,4 +28,8 @@ class _Whats(click.Group):
         return command
 
 
-init_command = _Whats("init", help="Write files to begin with; nothing that is there is ever replaced.")
+init_command = _Whats(
+    "init",
+    help="Write files to begin with; nothing that is there is ever replaced.",
+    short_help="Write files to begin with.",
+)

@@ -15,7 +15,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     UnsupportedInterpolationType,
 )
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from hpc.config.schema import Settings
 from hpc.config.secrets import is_private_key, masked_override

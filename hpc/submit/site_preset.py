@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hpc.config import settings_of
 from hpc.errors import ConfigurationError, SlurmError

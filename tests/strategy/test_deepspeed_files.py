@@ -48,7 +48,7 @@ class AsPython311WritesIt:
 )
 def test_a_member_of_an_enumeration_is_all_that_getattr_gives(tmp_path: Path, of: Any, name: str, said: str) -> None:
     torch.save({"stage": AsPython311WritesIt(of, name)}, tmp_path / "file.pt")
-    classes = {"http HTTPMethod": HTTPMethod, "__builtin__ getattr": member}
+    classes: dict[str, Any] = {"http HTTPMethod": HTTPMethod, "__builtin__ getattr": member}
     with (tmp_path / "file.pt").open("rb") as file:
         if said:
             with pytest.raises(ValueError, match=said):
