@@ -13,6 +13,7 @@ from typing import Any
 from hpc.testing.faults import Faults
 from hpc.testing.ranks import rank_of, send
 from tests.benchmarks.peer_trial import FINAL, GRACE, Outcome, Trial
+from tests.programs.loops_of_others.problem import MARK
 
 STEP = 15
 """Faults come here: there is one checkpoint, and the next is some steps away."""
@@ -98,7 +99,8 @@ def one_of_an_array_preempted(trial: Trial, _: Faults) -> Outcome:
     _preempt(trial, 20)
     outcome = trial.outcome()
     others = trial.cluster.job(f"{trial.job}_1")["Restarts"]
-    return Outcome(outcome.survived, outcome.lost, outcome.equal, f"{outcome.note} the other restarted {others} times")
+    told = f"{outcome.note} (the other task restarted {others} times)"
+    return Outcome(outcome.survived, outcome.lost, outcome.equal, told)
 
 
 def rank_killed(trial: Trial, faults: Faults) -> Outcome:
@@ -126,17 +128,14 @@ def disk_full(trial: Trial, faults: Faults) -> Outcome:
 
 
 def bit_flipped(trial: Trial, faults: Faults) -> Outcome:
-    """Fault 43: while the job waits to start again, in the middle of the largest file of the newest checkpoint."""
+    """Fault 43: while the job waits to start again, in the weights of the newest checkpoint."""
     trial.wait_for_step(2 * STEP)
     with GRACE:
         faults.preempt(trial.id, 0)
     trial.wait(lambda: trial.state() == "PENDING", "it is not requeued")
-    path = _newest_and_largest(Path(trial.tasks[0].run))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1 << 6
-    path.write_bytes(content)
+    name = _flip_a_bit(Path(trial.tasks[0].run))
     outcome = trial.outcome()
-    return Outcome(outcome.survived, outcome.lost, outcome.equal, f"{outcome.note} (bit in {path.name})")
+    return Outcome(outcome.survived, outcome.lost, outcome.equal, f"{outcome.note} (bit in {name})")
 
 
 def crashes_before_any_checkpoint(trial: Trial, _: Faults) -> Outcome:
@@ -144,7 +143,8 @@ def crashes_before_any_checkpoint(trial: Trial, _: Faults) -> Outcome:
     trial.wait(lambda: trial.state() in FINAL, "it does not end", seconds=400)
     time.sleep(AGAIN_SECONDS)
     lives = trial.steps().count(1)
-    return Outcome("ends" if trial.state() in FINAL else "no", note=f"{trial.state()} after {lives} lives")
+    told = f"{trial.state()} after {lives} {'life' if lives == 1 else 'lives'}"
+    return Outcome("ends" if trial.state() in FINAL else "no", note=told)
 
 
 LONGER = {"step_seconds": 1.0}
@@ -174,8 +174,12 @@ def _checkpoints(paths: set[Path]) -> set[Path]:
     return {path for path in paths if "checkpoint" in str(path)}
 
 
-def _newest_and_largest(run: Path) -> Path:
-    """Of checkpoints: of the files of the last ten seconds' save, the largest."""
-    files = [path for path in _checkpoints(_files(run)) if path.is_file() and not path.is_symlink()]
-    newest = max(path.stat().st_mtime for path in files)
-    return max((path for path in files if path.stat().st_mtime > newest - 1), key=lambda path: path.stat().st_size)
+def _flip_a_bit(run: Path) -> str:
+    """In the file with weights that was written last; returns its name."""
+    weights = MARK.numpy().tobytes()
+    files = [path for path in _checkpoints(_files(run)) if path.is_file() and weights in path.read_bytes()]
+    path = max(files, key=lambda path: path.stat().st_mtime)
+    content = bytearray(path.read_bytes())
+    content[content.index(weights) + 6] ^= 1 << 6  # in the mantissa of the second of them
+    path.write_bytes(content)
+    return path.name

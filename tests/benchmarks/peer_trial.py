@@ -141,7 +141,7 @@ class Trial:
         record = self.cluster.job(self.id)
         self.cluster.run("scancel", self.job)
         self.wait(self._over, "it cannot be cancelled")
-        return f"{record['JobState']} ({record['Reason']}) for {PATIENCE_SECONDS} s without a step"
+        return f"{record['JobState']} for {PATIENCE_SECONDS} s without a step"
 
     def _over(self) -> bool:
         """Twice, since a job that has ended may be requeued in the next moment."""

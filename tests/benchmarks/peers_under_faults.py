@@ -17,17 +17,19 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 from hpc.testing.cluster import ClusterOptions, SlurmCluster
 from hpc.testing.faults import Faults
-from tests.benchmarks.peer_environment import install_peers
+from tests.benchmarks.peer_environment import install_peers, run_with_peers
 from tests.benchmarks.peer_faults import FAULTS, Fault
 from tests.benchmarks.peer_jobs import LIBRARIES, Library
 from tests.benchmarks.peer_trial import Outcome, Trial
 from tests.programs.loops_of_others.problem import RANKS, Conditions
 
 PACKAGES = ("lightning", "submitit", "accelerate", "torchdata")
+VERSIONS = "import sys, importlib.metadata as m; print(', '.join(f'{name} {m.version(name)}' for name in sys.argv[1:]))"
 AT_ONCE = 4
 NODES = 6
 OPTIONS = ClusterOptions(nodes=NODES, gpus_per_node=0, cpus_per_node=RANKS, extra_conf=("MinJobAge=3600",))
@@ -49,7 +51,8 @@ def main(directory: Path, numbers: list[int], names: list[str]) -> str:
                 for kind, result in zip(kinds, goldens, strict=True):
                     library = kind(cluster, python, place / kind.name / str(fault.number))
                     pool.submit(tried, directory, fault, library, result)
-    return table(directory)
+    versions = run_with_peers(python, "-c", VERSIONS, "torch", *PACKAGES).strip()
+    return f"{date.today()}: {versions}.\n\n{table(directory)}"
 
 
 def golden(library: Library) -> Path:
@@ -102,7 +105,7 @@ def cell(directory: Path, fault: Fault, name: str) -> str:
     if not kept.exists():
         return "not run"
     outcome = Outcome(**json.loads(kept.read_text()))
-    lost = f"{outcome.lost} steps lost" if outcome.lost is not None else ""
+    lost = f"{outcome.lost} {'step' if outcome.lost == 1 else 'steps'} lost" if outcome.lost is not None else ""
     equal = {True: "bitwise equal", False: "**not equal**", None: ""}[outcome.equal]
     return "; ".join(part for part in (outcome.survived, lost, equal, outcome.note.strip()) if part)
 

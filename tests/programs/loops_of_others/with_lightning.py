@@ -29,7 +29,7 @@ from tests.programs.loops_of_others.problem import (
 )
 
 
-class Module(lightning.LightningModule):
+class Module(lightning.LightningModule):  # type: ignore[misc]  # Lightning need not be installed
     """The problem in Lightning's words."""
 
     def __init__(self, conditions: Conditions) -> None:
@@ -45,7 +45,7 @@ class Module(lightning.LightningModule):
         return optimizer_of(self)
 
 
-class Tell(lightning.Callback):
+class Tell(lightning.Callback):  # type: ignore[misc]
     """Tells every step."""
 
     def __init__(self, conditions: Conditions) -> None:
