@@ -1,5 +1,5 @@
 # make train: set up and run the main job.   make test: set up and check everything that this machine can.
-# make test-faults: what takes too long for every day, on a Slurm of its own.
+# make test-faults: every fault that can be injected here, and what takes too long for every day; a table at the end.
 # make soak: a small sweep under everything at once, for MINUTES=30, and where its time went.
 # make matrix: a quick part of the tests under several versions of torch and Hydra, in .venv-matrix/.
 PYTHON ?= python3
@@ -18,7 +18,7 @@ test: $(VENV)/ready slurm browser lint
 	$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
 test-faults: $(VENV)/ready slurm browser
-	$(BIN)/python -m pytest -v -m faults $(ARGS)
+	$(BIN)/python -m pytest -v -m "faults or injected" $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix

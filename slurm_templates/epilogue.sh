@@ -17,7 +17,7 @@ hpc_is_away() {
 # Asks until the controller answers. It may be restarting, or between two states with nothing to say.
 hpc_ask() {
     local wait=1
-    until hpc_record=$(scontrol show job "$hpc_job" --oneliner 2>&1) && [ -n "$(hpc_field JobState)" ]; do
+    until hpc_record=$(SLURM_TIME_FORMAT=standard scontrol show job "$hpc_job" --oneliner 2>&1) && [ -n "$(hpc_field JobState)" ]; do
         if [ "$SECONDS" -ge "$hpc_deadline" ] || ! { hpc_is_away "$hpc_record" || [ $wait -lt 16 ]; }; then
             return
         fi

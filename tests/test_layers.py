@@ -52,7 +52,14 @@ NEEDS_TORCH = (
 )
 """At import; everything else is imported on login nodes, where importing torch is most of the waiting."""
 
-READS_ENVIRONMENT = {"hpc.attempt.attempt", "hpc.failpoints", "hpc.run.enter", "hpc.say", "hpc.submit.environment"}
+READS_ENVIRONMENT = {
+    "hpc.attempt.attempt",
+    "hpc.failpoints",
+    "hpc.run.enter",
+    "hpc.say",
+    "hpc.slurm.client",
+    "hpc.submit.environment",
+}
 """Besides hpc.cli and hpc.testing, which serves pytest; the rest is told what it needs, as a mapping.
 hpc.run.enter is a program of its own."""
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

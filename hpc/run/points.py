@@ -36,6 +36,9 @@ WHOLE_LINES = 32
 SHORT_LINE = 700
 """Bytes; a point of other choices that differs in more than these is written as a whole, for others to differ from."""
 
+LINE_BEGINS = b'{"name": "'
+"""As every line of points.jsonl does; one that was cut short may be shorter."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -139,6 +142,8 @@ class Sweep:
     def _claimed(self, made: list[Path]) -> Iterator[IO[bytes]]:
         """points.jsonl, empty and ours. One that a killed command has left without a sweep.json is taken over."""
         path = self.directory / POINTS_FILE
+        if is_sweep(self.directory):
+            raise self._taken()
         try:
             descriptor, is_left = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL), False
         except FileExistsError:
@@ -146,13 +151,21 @@ class Sweep:
         with os.fdopen(descriptor, "r+b") as file:
             is_ours = is_locked(descriptor, without=not is_left) and is_same(descriptor, path)
             if not is_ours or is_sweep(self.directory):
+                raise self._taken()
+            if not LINE_BEGINS.startswith(file.read(len(LINE_BEGINS))):
                 raise ConfigurationError(
-                    f"run_dir must be a new directory, but {self.directory} holds a sweep already: "
-                    "choose another run_dir."
+                    f"run_dir must be a new directory, but {path} was written by another program: choose another "
+                    "run_dir."
                 )
+            file.seek(0)
             made.append(path)
             file.truncate()
             yield file
+
+    def _taken(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"run_dir must be a new directory, but {self.directory} holds a sweep already: choose another run_dir."
+        )
 
     def _changed_keys(self) -> list[str]:
         before = load_sweep(self.directory).points

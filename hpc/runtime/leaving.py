@@ -11,8 +11,8 @@ from hpc.say import say
 from hpc.stop.requests import StopCause
 
 FROM_OUTSIDE = {StopCause.TIME_LIMIT, StopCause.SIGINT, StopCause.SIGTERM, StopCause.STOP_FILE}
-"""What ends a life before its first step, too. SIGUSR2 does not: it comes while there is time for a step and a save, and
-Slurm sends it up to a minute earlier than was asked, so that lives with a long start-up would never take a step."""
+"""What ends a life before its first step, too. SIGUSR2 does not: it comes while there is time for a step and a save,
+and Slurm sends it up to a minute earlier than was asked, so that lives with a long start-up would take no step."""
 
 
 def leave(parts: Parts, step: int, of: str, cause: StopCause, what: str) -> NoReturn:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
+from hpc.checkpoint.shards import is_distributed
 from hpc.errors import ConfigurationError
 from hpc.strategy import Strategy
 from hpc.world import World
@@ -61,11 +61,11 @@ class Weights:
                 "runtime.get_state_dict must have whole parameters, but DeepSpeed has divided them (strategy.zero_stage"
                 "=3): save the run, and use DeepSpeed's zero_to_fp32 on its checkpoint."
             )
-        if not any(isinstance(each, DTensor) for each in state.values()):
+        if not any(is_distributed(each) for each in state.values()):
             return state
         whole: dict[str, Any] = {}
         for name, value in state.items():  # one by one: together they may not fit on a device
-            each = value.full_tensor() if isinstance(value, DTensor) else value
+            each = value.full_tensor() if is_distributed(value) else value
             if self.world.rank == 0:
                 whole[name] = each.cpu() if isinstance(each, torch.Tensor) else each
         return whole

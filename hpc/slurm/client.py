@@ -5,6 +5,7 @@ Text with explicit delimiters only: the `--json` schemas change from release to 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,8 @@ from datetime import datetime
 from hpc.errors import SlurmError
 
 TIMEOUT_SECONDS = 30
+STEERING = ("SQUEUE_", "SINFO_", "SCANCEL_", "SACCT_", "SCONTROL_")
+"""Variables that begin so are a person's habits: SCANCEL_INTERACTIVE asks, SQUEUE_PARTITION hides jobs."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 
 
@@ -44,13 +47,17 @@ def has_slurm() -> bool:
 def ask(command: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
     """Run a Slurm command and return what it printed.
 
+    Args:
+        command: The program and its arguments.
+        environ: Its environment variables, this process's unless given; those that steer Slurm's commands are left out.
+
     Raises:
         SlurmError: It failed, or gave no answer within 30 seconds; a missing controller takes 9 (Slurm 22.05).
     """
     typed = shlex.join(command)
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env=environ
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env=_calm(environ)
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(typed, str(error)) from error
@@ -101,6 +108,12 @@ def minutes(text: str) -> float:
     parts = [int(part) for part in clock.split(":")]
     hours, mins, seconds = ([0] * (3 - len(parts)) + parts) if not days else [*parts, 0, 0][:3]
     return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
+
+
+def _calm(environ: Mapping[str, str] | None) -> dict[str, str]:
+    given = os.environ if environ is None else environ
+    kept = {name: value for name, value in given.items() if not name.startswith(STEERING)}
+    return {**kept, "SLURM_TIME_FORMAT": "standard"}
 
 
 def _at(clusters: str | None) -> list[str]:

@@ -52,7 +52,7 @@ def queued_jobs(jobs: Iterable[str], environ: Mapping[str, str], clusters: str |
 
     Args:
         jobs: Jobs and arrays, by their numbers.
-        environ: This process's environment variables; those that would change what squeue shows are left out.
+        environ: This process's environment variables.
         clusters: Other clusters than this one, as --clusters names them.
 
     Raises:
@@ -63,9 +63,8 @@ def queued_jobs(jobs: Iterable[str], environ: Mapping[str, str], clusters: str |
         return {}
     there = [f"--clusters={clusters}"] if clusters else []
     command = ["squeue", *there, f"--jobs={asked}", "--states=all", "--array", "--noheader", f"--format={FIELDS}"]
-    calm = {name: value for name, value in environ.items() if not name.startswith("SQUEUE_")}
     try:
-        text = client.ask(command, {**calm, "SLURM_TIME_FORMAT": "standard"})
+        text = client.ask(command, environ)
     except SlurmError as error:
         if UNKNOWN_JOB in error.stderr:
             return {}

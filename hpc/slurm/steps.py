@@ -13,16 +13,15 @@ def running_steps(job: str, environ: Mapping[str, str], clusters: str | None = N
 
     Args:
         job: `105`, or `105_1` for a task of an array.
-        environ: This process's environment variables; those that would change what squeue shows are left out.
+        environ: This process's environment variables.
         clusters: Other clusters than this one, as --clusters names them.
 
     Raises:
         SlurmError: squeue gives no answer.
     """
     there = [f"--clusters={clusters}"] if clusters else []
-    calm = {name: value for name, value in environ.items() if not name.startswith("SQUEUE_")}
     command = ["squeue", *there, "--steps", f"--jobs={job}", "--noheader", "--format=%i|%j"]
-    found = (line.strip().partition("|") for line in client.ask(command, calm).splitlines())
+    found = (line.strip().partition("|") for line in client.ask(command, environ).splitlines())
     return {name: step for step, _, name in found if name}
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 
 from hpc.strategy.contract import Context, Strategy
-from hpc.strategy.ddp import DDP
-from hpc.strategy.deepspeed import DeepSpeed
-from hpc.strategy.fsdp import FSDP
-from hpc.strategy.single import Single
 
-STRATEGIES: dict[str, Callable[[Context], Strategy]] = {
-    "single": Single,
-    "ddp": DDP,
-    "fsdp": FSDP,
-    "deepspeed": DeepSpeed,
-}
+STRATEGIES = {"single": "Single", "ddp": "DDP", "fsdp": "FSDP", "deepspeed": "DeepSpeed"}
+"""Name in the config, which is the file's here -> class. Only the chosen one is imported: FSDP's brings sympy."""
 
 __all__ = ["STRATEGIES", "Context", "Strategy", "choose"]
 
@@ -28,4 +20,6 @@ def choose(context: Context) -> Strategy:
     """
     name = context.options.name
     alone = context.group.world.world_size == 1 and name in ("ddp", "fsdp")
-    return STRATEGIES["single" if alone else name](context)
+    chosen = "single" if alone else name
+    strategy: Strategy = getattr(import_module(f"hpc.strategy.{chosen}"), STRATEGIES[chosen])(context)
+    return strategy

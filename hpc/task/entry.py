@@ -21,9 +21,9 @@ from hpc.run.secret import Secret
 from hpc.run.stored import open_sweep
 from hpc.run.vault import SECRETS_FILE, Vault
 from hpc.say import fail, phase, say, set_up, warn
-from hpc.submit.container import check_no_container
 from hpc.task import hydra_config
 from hpc.task.guard import guarded, leave
+from hpc.task.imports import around_import, uncollected
 from hpc.task.outside import warn_of_code_outside
 from hpc.task.target import training_function
 from hpc.task.value import as_json
@@ -33,6 +33,7 @@ from hpc.world import World
 def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
     prepare_process()
+    around_import("torch", uncollected())
     try:
         sweep = open_sweep(Path(sweep_directory))
         frozen = sweep.named(point)
@@ -61,7 +62,10 @@ def run_here(point: Point) -> None:
         ConfigurationError: This is not the place for it, or the run directory belongs to another config.
         SystemExit: With the code of the run, unless it finished.
     """
+    from hpc.submit.container import check_no_container  # deferred: a job does without it
+
     prepare_process()
+    around_import("torch", uncollected())
     settings = point.settings
     check_no_container(settings)
     explanation = explain_process(settings.runtime.launcher)

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.restart [REPEATS]
 
 Queue and Slurm's own delay are left out: what a batch script starts is started here by hand. A run is stopped by a
-signal and goes on, again and again. `import torch` alone, in a process of its own, is measured in turns with it.
+signal and goes on, again and again. `import torch` alone, and a loop without hpc, are measured in turns with it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def main(repeats: int = 5) -> str:
     with tempfile.TemporaryDirectory(prefix="restart-") as name:
         directory = Path(name)
         first_life(directory)
-        lives, imports = [], []
+        lives, imports, plain = [], [], []
         for _ in range(repeats):
             imports.append(import_torch())
+            plain.append(plain_loop())
             lives.append(a_life(directory))
     rows = [(what, median(life.parts[n] for life in lives)) for n, what in enumerate(PARTS)]
     seconds = [sum(life.parts) for life in lives]
@@ -63,13 +64,28 @@ def main(repeats: int = 5) -> str:
         ("beyond it", median(all_of_it - alone for all_of_it, (alone, _) in zip(seconds, imports, strict=True))),
         ("together, of the processor", median(life.cpu_seconds for life in lives)),
         ("`import torch` alone, likewise", median(cpu for _, cpu in imports)),
+        ("a plain loop's first step, likewise", median(cpu for _, cpu in plain)),
+        ("beyond that", median(life.cpu_seconds - cpu for life, (_, cpu) in zip(lives, plain, strict=True))),
     ]
     return "\n".join(f"{what:36} {figure:6.2f} s" for what, figure in rows)
 
 
 def import_torch() -> tuple[float, float]:
     """Seconds, and seconds of the processor, for a Python that does nothing else."""
-    command = [sys.executable, "-c", "import os, torch; print(sum(os.times()[:2]))"]
+    return a_program("import torch")
+
+
+def plain_loop() -> tuple[float, float]:
+    """The same for what any loop in torch does until its first step: the first optimizer imports as much again."""
+    return a_program(
+        "import torch; model = torch.nn.Linear(16, 4); optimizer = torch.optim.AdamW(model.parameters()); "
+        "model(torch.ones(4, 16)).sum().backward(); optimizer.step()"
+    )
+
+
+def a_program(text: str) -> tuple[float, float]:
+    """Seconds, and seconds of the processor, for a Python that runs it."""
+    command = [sys.executable, "-c", f"{text}; import os; print(sum(os.times()[:2]))"]
     began = time.time()
     done = subprocess.run(
         command, env=clean_environment(), timeout=PATIENCE_SECONDS, check=True, capture_output=True, text=True

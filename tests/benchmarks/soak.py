@@ -2,9 +2,11 @@
 
     python -m tests.benchmarks.soak [MINUTES] [SEED]
 
-Four points on four nodes are preempted, killed, stopped, cut off and so on, at random, again and again. At the end
-every point must be bitwise the one that nobody disturbed, and the queue must be empty. About a full disk, which ends
-a run, is done what a person would do: room is made and `hpc retry` typed.
+Four points, each on a node of its own, are preempted, killed, stopped, cut off and so on, in a random order, again and
+again. At the end every kind of fault must have met somebody, every point must be bitwise the one that nobody disturbed,
+and the queue must be empty. What `hpc status` asks a person to do is done: after a full disk, which ends a run, room is
+made and `hpc retry` typed; and where a node that was cut off is back before its old ranks have left, Slurm 22.05 drains
+it and holds the job that it sends there ("Duplicate jobid"): the node is resumed and the job released.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tests.conftest import ROOT, clean_environment
 from tests.support.equality import differences
 
 STEP_SECONDS = 0.2
-SHARE = 0.3
+SHARE = 0.5
 """Of the given time that training alone takes; the rest goes to faults."""
 SECONDS_BETWEEN = (8.0, 25.0)
 PATIENCE_SECONDS = 1200
@@ -37,6 +39,7 @@ JOB = (
     "-m", "hardware=cpu", "hardware.nodes=1", "hardware.tasks_per_node=2", "hardware.time_limit_minutes=120",
     "experiment.target=tests.programs.jobs.train", "runtime.deterministic=true", "checkpoint.every_steps=25",
     "launch.max_crashes=20", "runtime.max_lives_without_progress=40", "launch.snapshot=false", "seed=0,1,2,3",
+    "+cluster.sbatch.exclusive=true",
 )  # fmt: skip
 
 
@@ -62,7 +65,8 @@ def main(minutes: float, seed: int) -> str:
     """Run it, and tell what became of it as a text.
 
     Raises:
-        SystemExit: A point differs from the undisturbed one, or something is left in the queue.
+        SystemExit: A point differs from the undisturbed one, something is left in the queue, a kind of fault has met
+            nobody, or the parts of a point's time do not add up to it.
     """
     steps = int(minutes * 60 * SHARE / STEP_SECONDS)
     conf = ("SlurmdTimeout=30", "MinJobAge=3600")
@@ -99,15 +103,18 @@ def typed(cluster: SlurmCluster, *command: str) -> str:
 
 
 def torment(cluster: SlurmCluster, sweep: Path, seconds: float, dice: random.Random) -> dict[str, int]:
-    """Do something at random to a job or a node, again and again; returns how often each was done."""
-    happened: dict[str, int] = {}
+    """Do something to a job or a node until the time is over and every kind was done; returns how often each was.
+
+    Kinds that were done more seldom come first, so that all are done about as often.
+    """
+    happened = {name: 0 for name, _ in ACTS}
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and left(sweep):
+    while left(sweep) and (time.monotonic() < deadline or not all(happened.values())):
         time.sleep(dice.uniform(*SECONDS_BETWEEN))
-        running = cluster.run("squeue", "--noheader", "--partition=low", "--states=R", "--format=%A").stdout.split()
+        running = cluster.run("squeue", "--noheader", "--partition=low", "--states=R", "--format=%i").stdout.split()
         if not running:
             continue
-        name, act = dice.choice(ACTS)
+        name, act = min(dice.sample(ACTS, len(ACTS)), key=lambda kind: happened[kind[0]])
         print(f"{seconds - (deadline - time.monotonic()):6.0f} s  {name}", flush=True)
         try:
             with Faults(cluster) as faults:
@@ -115,8 +122,8 @@ def torment(cluster: SlurmCluster, sweep: Path, seconds: float, dice: random.Ran
         except (CommandFailedError, KeyError, ProcessLookupError, TimeoutError) as error:  # the job ended meanwhile
             print(f"          which met nobody: {str(error).splitlines()[0]}", flush=True)
             continue
-        happened[name] = happened.get(name, 0) + 1
-        send_failed_again(cluster, sweep)
+        happened[name] += 1
+        lend_a_hand(cluster, sweep)
     return happened
 
 
@@ -149,7 +156,7 @@ def _restart(faults: Faults, _job: str, dice: random.Random) -> None:
 
 def _full(faults: Faults, _job: str, dice: random.Random) -> None:
     faults.full_disk()
-    time.sleep(dice.uniform(2, 10))
+    time.sleep(dice.uniform(6, 20))  # a checkpoint is due every five seconds
 
 
 Act = Callable[[Faults, str, random.Random], None]
@@ -173,7 +180,7 @@ def await_end(cluster: SlurmCluster, sweep: Path) -> None:
     """Until all points have finished and the queue is empty, as far as they get there."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (left(sweep) or queued(cluster)) and time.monotonic() < deadline:
-        send_failed_again(cluster, sweep)
+        lend_a_hand(cluster, sweep)
         time.sleep(2)
 
 
@@ -182,9 +189,18 @@ def queued(cluster: SlurmCluster) -> str:
     return cluster.run("squeue", "--noheader").stdout
 
 
-def send_failed_again(cluster: SlurmCluster, sweep: Path) -> None:
-    """`hpc retry`, where no job holds a point any more, as a person types it who has made room."""
-    if left(sweep) and not queued(cluster):
+def lend_a_hand(cluster: SlurmCluster, sweep: Path) -> None:
+    """Do what `hpc status` asks a person to do: resume nodes, release jobs, and send points again that have none."""
+    reasons = cluster.run("sinfo", "--noheader", "--partition=low", "--list-reasons", "--format=%N|%E").stdout
+    for line in reasons.splitlines():
+        if line.endswith("|Duplicate jobid"):
+            cluster.run("scontrol", "update", f"nodename={line.partition('|')[0]}", "state=resume", check=False)
+    waiting = cluster.run("squeue", "--noheader", "--partition=low", "--states=PD", "--format=%i|%r").stdout
+    for line in waiting.splitlines():
+        if line.endswith("held"):
+            cluster.run("scontrol", "release", line.partition("|")[0], check=False)
+    held = cluster.run("squeue", "--noheader", "--array", "--partition=low").stdout.splitlines()
+    if len(held) < len(left(sweep)):
         typed(cluster, sys.executable, "-m", "hpc", "retry", str(sweep))
 
 
@@ -209,15 +225,23 @@ def told(cluster: SlurmCluster, sweep: Path, golden: Path, happened: dict[str, i
                 [f"{name:>10}", *(f"{figure:10.1f}" for figure in figures), f"{each.productive / each.wall:10.2f}"]
             )
         )
-    return "\n".join(["All points are bitwise the undisturbed ones; the queue is empty.", str(happened), *lines])
+    text = "\n".join(["All points are bitwise the undisturbed ones; the queue is empty.", str(happened), *lines])
+    if not all(happened.values()):
+        raise SystemExit(f"{text}\nThey had finished before every kind of fault had met one; ten minutes are enough.")
+    return text
 
 
 def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split:
-    """Where the time of one point went, from when it was typed until its last life was over."""
+    """Where the time of one point went, from when it was typed until its last life was over.
+
+    Raises:
+        SystemExit: The parts do not add up to that time.
+    """
     found, now = Split(), began
+    lives = [*allocations(cluster, sweep, point)]
     floor = cluster.options.cred_expire_seconds + 1
     events = read_journal(sweep / point)
-    for begin, end in allocations(cluster, sweep, point):
+    for begin, end in lives:
         waited = max(0.0, begin - now)
         bounded = min(waited, floor) if found.start_up else 0.0
         found.floor, found.queue = found.floor + bounded, found.queue + waited - bounded
@@ -234,6 +258,8 @@ def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split
         found.productive += useful - marks[2] - blocked
         found.redo += end - useful
         now = end
+    if abs(found.wall - (now - began)) > 1:
+        raise SystemExit(f"The parts of point {point} add up to {found.wall:.1f} s of {now - began:.1f} s: {lives}")
     return found
 
 

@@ -338,7 +338,7 @@ POINT = '{"name": ".", "overrides": [], "config": {"run_dir": "x"}}\n'
 SUMMARY = '{"format": 1, "points": 1}\n'
 STATE: tuple[tuple[dict[str, str | bytes], int], ...] = (
     ({"sweep.json": SUMMARY}, 78),
-    ({"points.jsonl": POINT}, 78),
+    ({"points.jsonl": "longitude,latitude\n"}, 78),
     ({"points.jsonl/": "", "sweep.json": SUMMARY}, 78),
     ({"points.jsonl": POINT, "sweep.json/": ""}, 78),
     ({"points.jsonl": "", "sweep.json": SUMMARY}, 65),
@@ -351,7 +351,8 @@ STATE: tuple[tuple[dict[str, str | bytes], int], ...] = (
     ({"points.jsonl": '{"name": ".", "overrides": [], "config": []}\n', "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": '{"name": ".", "overrides": [], "config": {"hpc:nosuch": 1}}\n', "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": b"\xff\xfe\x00", "sweep.json": SUMMARY}, 65),
-    ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY}, 65),
+    ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY}, 78),
+    ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY.replace("1}", "2}")}, 65),
     ({"points.jsonl": POINT, "sweep.json": ""}, 65),
     ({"points.jsonl": POINT, "sweep.json": "[1]"}, 65),
     ({"points.jsonl": POINT, "sweep.json": "{}"}, 65),

@@ -118,6 +118,7 @@ def test_the_last_save_of_the_newest_sweep_counts(tmp_path: Path) -> None:
         (point.parent / name).write_text("{}\n")
     for attempt, seconds in (("a", 9.0), ("b", 4.0)):
         Journal(point, attempt).write(Committed(10, seconds, 1.0))
+        time.sleep(0.01)  # the journal keeps milliseconds
     assert last_save_seconds(tmp_path, {"XDG_STATE_HOME": str(tmp_path)}) == 4.0
 
 

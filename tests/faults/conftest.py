@@ -16,6 +16,7 @@ from hpc.testing.plugin import why_no_slurm_here
 from hpc.testing.requirements import skip_or_fail_without_slurm
 from tests.conftest import ROOT, clean_environment
 from tests.faults.stage import EVERY, STEPS, Stage, Watch
+from tests.faults.verdicts import NAMES, SECONDS_TO_GO_ON, STEPS_LOST, name_of, told
 from tests.slurm.submitted import submitted_from
 
 JOB = (
@@ -23,7 +24,6 @@ JOB = (
     "experiment.target=tests.programs.jobs.train", "runtime.deterministic=true", f"checkpoint.every_steps={EVERY}",
     f"steps={STEPS}", "launch.snapshot=false",
 )  # fmt: skip
-VERDICTS = pytest.StashKey[list[tuple[str, str, int, float]]]()
 Begin = Callable[..., Stage]
 
 
@@ -51,19 +51,23 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def begin(slurm: SlurmCluster, golden: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Begin]:
+def begin(
+    slurm: SlurmCluster, golden: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> Iterator[Begin]:
     """Submit the run that faults are tried on; what is still there at the end is cancelled."""
-    verdicts = request.config.stash.setdefault(VERDICTS, [])
 
-    def report(verdict: str, lost: int, seconds: float) -> None:
-        verdicts.append((request.node.name, verdict, lost, seconds))
+    def report(lost: int, seconds: float) -> None:
+        record_property(STEPS_LOST, lost)
+        record_property(SECONDS_TO_GO_ON, seconds)
 
     with ExitStack() as undo:
 
-        def send(*arguments: str, directory: Path = tmp_path / "run", step_seconds: float = 0.3) -> Stage:
+        def send(
+            *arguments: str, directory: Path = tmp_path / "run", step_seconds: float = 0.3, **environ: str
+        ) -> Stage:
             trace = tmp_path / "trace"  # not in the run's directory, whose disk may be full
             words = f"+job={{step_seconds:{step_seconds},trace:'{trace}'}}"
-            job = submitted_from(tmp_path, slurm, directory, *JOB, words, *arguments)
+            job = submitted_from(tmp_path, slurm, directory, *JOB, words, *arguments, **environ)
             undo.callback(slurm.run, "scancel", job.job_id, check=False)
             watch = undo.enter_context(Watch(job.point(), trace))
             return Stage(job, watch, golden, report)
@@ -71,11 +75,19 @@ def begin(slurm: SlurmCluster, golden: Path, tmp_path: Path, request: pytest.Fix
         yield send
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What became of every run under faults."""
-    verdicts = config.stash.get(VERDICTS, [])
-    if verdicts:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that the table names, in whatever folder it is: `make test-faults` runs them all."""
+    for item in items:
+        if name_of(item.nodeid) in NAMES:
+            item.add_marker("injected")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What became of every fault that was injected, and where all were to be, of all."""
+    stats: dict[str, list[object]] = terminalreporter.stats
+    reports = [each for found in stats.values() for each in found if isinstance(each, pytest.TestReport)]
+    everything = "injected" in terminalreporter.config.option.markexpr
+    if reports and (lines := [*told(reports, everything)]):
         terminalreporter.section("faults")
-        terminalreporter.write_line(f"{'fault':64} {'verdict':10} {'steps lost':>10} {'s to the next new step':>24}")
-    for name, verdict, lost, seconds in verdicts:
-        terminalreporter.write_line(f"{name:64} {verdict:10} {lost:10} {seconds:24.1f}")
+        terminalreporter.write("\n".join([*lines, ""]))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from hpc.checkpoint.store import CheckpointStore, damage
 from hpc.run.events import Committed, Event, Resumed, Started
 from hpc.run.journal import read_journal
 from hpc.testing.cluster import SlurmCluster
+from tests.conftest import ROOT, clean_environment
 from tests.slurm.submitted import Submitted
 from tests.support.equality import differences
 
@@ -21,6 +26,24 @@ STEPS = 60
 EVERY = 10
 """A checkpoint after so many steps."""
 PATIENCE_SECONDS = 600
+
+
+class Advance(NamedTuple):
+    """Rank 0 has begun a step.
+
+    Args:
+        time: When that was seen, in seconds since 1970.
+        step: Its number.
+        life: Of which life of which job the rank is, as 5-1: after a split, ranks of two lives may train.
+    """
+
+    time: float
+    step: int
+    life: str
+
+    def is_of(self, event: Event) -> bool:
+        """Whether it was taken by the attempt that tells of an event."""
+        return f".{self.life}." in event.attempt
 
 
 @dataclass
@@ -35,7 +58,7 @@ class Watch:
     directory: Path
     trace: Path
     missing_at: list[float] = field(default_factory=list)
-    advances: list[tuple[float, int]] = field(default_factory=list)
+    advances: list[Advance] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -52,7 +75,7 @@ class Watch:
     @property
     def step(self) -> int:
         """That rank 0 is in."""
-        return self.advances[-1][1] if self.advances else 0
+        return self.advances[-1].step if self.advances else 0
 
     def _look(self) -> None:
         store, seen = CheckpointStore(self.directory / "checkpoints"), False
@@ -61,9 +84,9 @@ class Watch:
             if seen and not there:
                 self.missing_at.append(time.time())
             seen = seen or there
-            step = _step_of(self.trace / "rank_0.json")
-            if step is not None and (not self.advances or self.advances[-1][1] != step):
-                self.advances.append((time.time(), step))
+            told = _told(self.trace / "rank_0.json")
+            if told and (not self.advances or self.advances[-1][1:] != told):
+                self.advances.append(Advance(time.time(), *told))
 
 
 @dataclass(frozen=True)
@@ -74,13 +97,13 @@ class Stage:
         job: In the queue.
         watch: Looks at it.
         golden: The point that nobody disturbed.
-        report: Told the figures of the run.
+        report: Told how many steps were lost, and the seconds to the next new step.
     """
 
     job: Submitted
     watch: Watch
     golden: Path
-    report: Callable[[str, int, float], None]
+    report: Callable[[int, float], None]
 
     @property
     def cluster(self) -> SlurmCluster:
@@ -97,6 +120,12 @@ class Stage:
         """Where its rank 0 is."""
         nodes = self.cluster.job(self.id)["NodeList"]
         return self.cluster.run("scontrol", "show", "hostnames", nodes).stdout.split()[0]
+
+    def typed(self, verb: str, *options: str, **environ: str) -> str:
+        """What `hpc VERB` says of the run, typed on the login node."""
+        environment = {**clean_environment(), **self.cluster.environment, "PYTHONPATH": str(ROOT), **environ}
+        command = [sys.executable, "-m", "hpc", verb, str(self.job.directory), *options]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """With patience, and the whole story where it is in vain."""
@@ -124,12 +153,13 @@ class Stage:
         self.job.wait_for("COMPLETED")
 
 
-def check_invariants(stage: Stage, most_lost: int) -> None:
+def check_invariants(stage: Stage, most_lost: int, lost_at: float = math.inf) -> None:
     """All that must hold after a run has lived through faults and come to its end, I1 to I12.
 
     Args:
         stage: It has ended.
         most_lost: Steps that one life may lose at most: 0 where it was asked to stop.
+        lost_at: When a node was lost whose ranks train on, for nothing; in seconds since 1970.
     """
     job, events = stage.job, read_journal(stage.job.point())
     resumed = [event for event in events if isinstance(event, Resumed)]
@@ -148,7 +178,7 @@ def check_invariants(stage: Stage, most_lost: int) -> None:
     assert all(each.step in range(STEPS + 1) for each in resumed)
     assert (job.point() / "logs" / "rank_0.log").stat().st_size, "I11: there is no log"
     assert stage.watch.missing_at == [], "I12: there was a moment without any checkpoint"
-    stage.report("survived", sum(lost), seconds_to_go_on(stage, resumed[1:]))
+    stage.report(sum(lost), seconds_to_go_on(stage, resumed[1:], lost_at))
 
 
 def newest_commit(events: list[Event], resumed: Resumed) -> int:
@@ -171,18 +201,19 @@ def writers_in_order(events: list[Event]) -> bool:
 
 def steps_lost(stage: Stage, resumed: Resumed) -> int:
     """How many steps that had been taken before a life began are taken again in it."""
-    reached = [step for when, step in stage.watch.advances if when < resumed.time]
+    reached = [each.step for each in stage.watch.advances if each.time < resumed.time and not each.is_of(resumed)]
     last = reached[-1] if reached else 0
     return max(0, last - 1 - resumed.step)  # the step in the trace may not have been over
 
 
-def seconds_to_go_on(stage: Stage, resumed: list[Resumed]) -> float:
+def seconds_to_go_on(stage: Stage, resumed: list[Resumed], lost_at: float) -> float:
     """From the last step of a life to the first new one of the next, the queue and Slurm's delay included."""
     gaps = []
     for event in resumed:
-        before = [when for when, _ in stage.watch.advances if when < event.time]
-        after = [when for when, _ in stage.watch.advances if when >= event.time]
-        gaps += [after[0] - before[-1]] if before and after else []
+        own = [each.time for each in stage.watch.advances if each.is_of(event)]
+        last = min(lost_at, event.time)
+        before = [each.time for each in stage.watch.advances if each.time < last and not each.is_of(event)]
+        gaps += [own[0] - before[-1]] if before and own else []
     return max(gaps, default=0.0)
 
 
@@ -197,8 +228,9 @@ def queued(stage: Stage) -> str:
     return stage.cluster.run("squeue", "--noheader", "--partition=low").stdout
 
 
-def _step_of(path: Path) -> int | None:
+def _told(path: Path) -> tuple[int, str] | None:
     try:
-        return int(json.loads(path.read_text())["step"])
+        told = json.loads(path.read_text())
+        return int(told["step"]), str(told["life"])
     except (OSError, ValueError, KeyError):
         return None

@@ -40,12 +40,14 @@ HANDOVER, HANGS, METRICS, SUBMISSION = (
 )
 TWICE = "a_run_preempted_twice_is_bitwise_the_uninterrupted_one"
 GIVEN_UP = "the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave"
+FINAL = "a_cancellation_in_the_grace_time_of_a_preemption_is_final"
+OTHERWISE = "a_preemption_where_slurm_is_configured_otherwise"
 SEVERAL = "a_restarted_slurmd_a_drained_node_and_a_suspended_job_stop_nobody"
 NOT_YET = "not yet: no test of this suite does it"
 
 FAULTS = (
     Fault(1, "preempted, grace 20", _in(LIGHT, TWICE)),
-    Fault(2, "preempted, told by the signal of --signal", _in(HERE, "a_preemption_that_sends_the_users_signal")),
+    Fault(2, "preempted, told by the signal of --signal", _in(HERE, OTHERWISE)),
     Fault(3, "preempted, grace 0", _in(LIGHT, TWICE) + _in(HERE, "a_preemption_before_the_first_checkpoint")),
     Fault(4, "preempted by being cancelled", _in(HANDOVER, "a_job_that_is_preempted_by_being_cancelled_goes_on")),
     Fault(5, "preempted, no requeue", _in(HANDOVER, "a_job_without_requeue_goes_on_in_one_that_follows_it", "a_job_that_is_preempted_by_being_cancelled_goes_on")),
@@ -58,15 +60,15 @@ FAULTS = (
     Fault(12, "a signal in backward or in a collective", _in(REQUESTS, "a_signal_is_seen_while_the_main_thread_is_busy_in_c"), "from a hook of autograd"),
     Fault(13, "a signal to one rank", _in(HERE, "a_signal_to_one_rank_stops_all_at_one_step_and_a_restarted_controller_stops_nobody") + _in(LIFE, "a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrupted")),
     Fault(14, "ranks of different speed", _in(LIFE, "a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrupted"), "a delay that puts one rank a step ahead"),
-    Fault(15, "a shell between srun and the rank", missing=NOT_YET),
+    Fault(15, "a shell between srun and the rank", missing="our scripts put none there; one of a person's own is not tried yet"),
     Fault(16, "signals reach workers of a DataLoader", _in(LIFE, "data_loader_workers_outlive_the_signal_that_stops_their_rank")),
     Fault(17, "torchrun in between", _in("slurm/test_rendezvous.py", "torchrun_on_two_nodes_trains_although_the_master_calls_itself_loopback"), "a signal through torchrun, which does not pass it on"),
     Fault(18, "cancelled", _in(LIGHT, "a_cancelled_job_stays_cancelled")),
-    Fault(19, "cancelled in the grace time", _in(HERE, "a_cancellation_in_the_grace_time_of_a_preemption_is_final"), "fifty times, for want of time: once"),
+    Fault(19, "cancelled in the grace time", _in(HERE, FINAL), "fifty times, for want of time: once"),
     Fault(20, "scancel -s, -b, -f", _in(LIFE, "a_signal_to_the_command_has_all_ranks_save"), "scancel's options; the signals themselves are sent"),
     Fault(21, "one task of an array preempted", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
     Fault(22, "the task whose id is the array's", _in(LIGHT, "only_the_preempted_task_of_an_array_is_requeued")),
-    Fault(23, "requeued twice", _in(LIGHT, TWICE), "two ranks that ask: only the batch script does"),
+    Fault(23, "requeued twice", _in(LIGHT, TWICE), "two that ask at one moment: only the batch script does, and it looks first whether Slurm has"),
     Fault(24, "controller away at the requeue", _in(HANDOVER, "a_controller_that_is_away_when_a_run_hands_over_is_waited_for")),
     Fault(25, "controller killed and restarted", _in(HERE, "a_signal_to_one_rank_stops_all_at_one_step_and_a_restarted_controller_stops_nobody")),
     Fault(26, "accounting stopped", _in(HERE, SEVERAL) + _in(VERBS, "jobs_that_the_controller_has_forgotten_are_gone")),
@@ -82,7 +84,7 @@ FAULTS = (
     Fault(36, "node drained", _in(HERE, SEVERAL)),
     Fault(37, "disk full", _in(FULL, "a_full_tmpfs", "a_full_ext4") + _in(HERE, "a_disk_that_is_full_when_a_run_saves_and_free_when_it_is_sent_again")),
     Fault(38, "no inodes", _in(FULL, "no_inodes")),
-    Fault(39, "quota, EIO, slow disk", _in(FULL, "what_cannot_be_mounted_here_is_explained_too"), "a device that fails: the errors are raised in Python"),
+    Fault(39, "quota, EIO, slow disk", _in(FULL, "what_cannot_be_mounted_here_is_explained_too") + _in(SAVING, "a_slow_disk_delays_the_next_save_and_says_so"), "a quota and a device that fails: the errors are raised in Python, and so is the delay"),
     Fault(40, "read-only file system", _in(FULL, "a_read_only_file_system")),
     Fault(41, "directory vanished", _in(FULL, "a_directory_that_has_vanished_is_not_made_again")),
     Fault(42, "truncated, empty, missing, stray files", _in(STORE, "a_damaged_checkpoint_is_named_and_the_one_before_is_loaded")),
@@ -100,7 +102,7 @@ FAULTS = (
     Fault(54, "preempted before the first checkpoint", _in(HERE, "a_preemption_before_the_first_checkpoint")),
     Fault(55, "preempted many times", _in(HERE, "six_preemptions_in_a_row"), "twenty times, for want of time: six"),
     Fault(56, "requeued when it has finished", _in(HERE, "a_run_that_has_finished_is_requeued_and_ends_at_once") + _in(LIFE, "a_finished_run_says_so_and_does_nothing")),
-    Fault(57, "RequeueExit with our codes", missing=NOT_YET),
+    Fault(57, "RequeueExit with our codes", (*_in(HERE, OTHERWISE, FINAL), "doctor/test_cluster.py::test_a_setting_is_told_with_what_it_means")),
     Fault(58, "suspended and resumed", _in(HERE, SEVERAL) + _in(HANGS, "a_job_that_is_suspended_and_resumed_does_not_hang")),
     Fault(59, "more points than the controller takes", _in(SUBMISSION, "arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle")),
     Fault(60, "submission killed", _in("slurm/test_submit_again.py", "whenever_a_command_is_killed_the_next_one_submits_each_point_once")),
@@ -111,5 +113,5 @@ FAULTS = (
     Fault(65, "another number of ranks", _in("data/test_worlds.py", "a_run_goes_on_with_another_number_of_ranks_as_if_nothing_happened")),
     Fault(66, "a save slower than the warning", _in(SAVING, "when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do", "a_slow_disk_delays_the_next_save_and_says_so")),
     Fault(67, "only the disk of logs is full", missing=NOT_YET),
-    Fault(68, "locale and variables of Slurm's commands", _in(SUBMISSION, "the_environment_of_an_enclosing_job_does_not_leak")),
+    Fault(68, "locale and variables of Slurm's commands", _in(HERE, "a_users_locale_and_variables_change_nothing") + _in(SUBMISSION, "the_environment_of_an_enclosing_job_does_not_leak")),
 )  # fmt: skip

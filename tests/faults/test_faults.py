@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +16,6 @@ from hpc.run.events import Committed, Resumed, Started, Stopped
 from hpc.testing.cluster import SlurmCluster
 from hpc.testing.faults import Faults
 from hpc.testing.ranks import ranks_of, send, state_of
-from tests.conftest import ROOT, clean_environment
 from tests.faults.conftest import Begin
 from tests.faults.stage import EVERY, check_invariants, queued
 
@@ -52,27 +50,59 @@ def test_a_preemption_before_the_first_checkpoint(begin: Begin, faults: Faults, 
 
 
 @pytest.fixture
-def user_signals(slurm: SlurmCluster) -> Iterator[None]:
-    """Preempted jobs get the signal of their --signal instead of SIGTERM."""
+def configured(slurm: SlurmCluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A line at the end of slurm.conf."""
     conf = slurm.directory / "etc" / "slurm.conf"
     before = conf.read_text()
-    conf.write_text(f"{before}SlurmctldParameters=preempt_send_user_signal\n")
+    conf.write_text(f"{before}{request.param}\n")
     slurm.run("scontrol", "reconfigure")
-    yield
+    yield request.param
     conf.write_text(before)
     slurm.run("scontrol", "reconfigure")
 
 
 @slow
-@pytest.mark.usefixtures("user_signals")
-def test_a_preemption_that_sends_the_users_signal(begin: Begin, faults: Faults) -> None:
-    """Fault 2."""
+@pytest.mark.parametrize(
+    "configured", ["SlurmctldParameters=preempt_send_user_signal", "RequeueExit=75"], indirect=True
+)
+def test_a_preemption_where_slurm_is_configured_otherwise(begin: Begin, faults: Faults, configured: str) -> None:
+    """Faults 2 and 57: the signal of --signal instead of SIGTERM, and a Slurm that requeues our code by itself, too."""
+    key, _, value = configured.partition("=")
+    assert re.search(rf"^{key} *= {value}$", faults.cluster.run("scontrol", "show", "config").stdout, re.MULTILINE)
     stage = begin()
     stage.wait_for_commit()
     faults.preempt(stage.id, grace_seconds=20)
     stage.wait_for_end()
     assert len(stage.job.events(Stopped)) == 1
+    assert len(stage.job.events(Started)) == 2
+    assert stage.cluster.job(stage.id)["Restarts"] == "1"
     check_invariants(stage, most_lost=0)
+
+
+UNUSUAL = {
+    "LC_ALL": "de_DE.UTF-8", "LANGUAGE": "de", "TZ": "Asia/Kolkata", "SLURM_TIME_FORMAT": "%A",
+    "SQUEUE_FORMAT": "%i", "SQUEUE_STATES": "PENDING", "SQUEUE_PARTITION": "high", "SQUEUE_SORT": "-t",
+    "SINFO_FORMAT": "%P", "SINFO_PARTITION": "high", "SINFO_SORT": "-N", "SACCT_FORMAT": "jobid",
+    "SCANCEL_INTERACTIVE": "1", "SCANCEL_STATE": "PENDING", "SLURM_EXIT_ERROR": "3", "SRUN_DEBUG": "3",
+    "SBATCH_PARTITION": "high", "SBATCH_TIMELIMIT": "1", "SBATCH_NO_REQUEUE": "1",
+}  # fmt: skip
+
+
+@slow
+def test_a_users_locale_and_variables_change_nothing(begin: Begin, faults: Faults) -> None:
+    """Fault 68: they are there when the run is sent, asked for, and cancelled."""
+    stage = begin("cluster.partition=low", **UNUSUAL)
+    stage.wait_for_commit()
+    told = json.loads(stage.typed("status", "--json", **UNUSUAL))
+    assert [point["state"] for point in told["points"]] == ["running"]
+    faults.preempt(stage.id, grace_seconds=20)
+    stage.wait_for_end()
+    assert len(stage.job.events(Stopped)) == 1
+    check_invariants(stage, most_lost=0)
+    other = begin("cluster.partition=low", directory=stage.job.directory.with_name("other"), **UNUSUAL)
+    other.wait_for_commit()
+    other.typed("cancel", **UNUSUAL)
+    other.job.wait_for("CANCELLED")
 
 
 @slow
@@ -103,8 +133,10 @@ def test_a_storm_of_signals_is_one_stop(begin: Begin) -> None:
 
 
 @slow
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("configured", ["", "RequeueExit=75"], indirect=True)
 def test_a_cancellation_in_the_grace_time_of_a_preemption_is_final(begin: Begin, faults: Faults) -> None:
-    """Faults 18 and 19."""
+    """Faults 18, 19 and 57: also where Slurm would requeue by itself what ends with our code."""
     stage = begin(step_seconds=5)
     stage.wait(lambda: stage.watch.step >= 2, "it did not train")
     faults.preempt(stage.id, grace_seconds=60)
@@ -139,6 +171,7 @@ def test_the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave(
     stage.wait_for_commit()
     node, old = stage.node, ranks_of(stage.cluster, stage.id)
     assert len(old) == 2
+    lost_at = time.time()
     heal = lose(faults, node)
     stage.wait_for_life(2)
     assert stage.job.events(Started)[1].hosts != stage.job.events(Started)[0].hosts
@@ -149,7 +182,7 @@ def test_the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave(
     stage.wait_for_end()
     heal()
     faults.node_up(node)
-    check_invariants(stage, most_lost=10**6)
+    check_invariants(stage, most_lost=10**6, lost_at=lost_at)
 
 
 @slow
@@ -221,9 +254,7 @@ def test_a_disk_that_is_full_when_a_run_saves_and_free_when_it_is_sent_again(beg
     stage.job.wait_for("FAILED")
     assert stage.cluster.job(stage.id)["ExitCode"] == "74:0"
     faults.free_disk()
-    environ = {**clean_environment(), **faults.cluster.environment, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "hpc", "retry", str(small), "--json"]
-    subprocess.run(command, env=environ, capture_output=True, timeout=300, check=True)
+    stage.typed("retry", "--json")
     last = (small / "submissions.jsonl").read_text().splitlines()[-1]
     again = replace(stage, job=replace(stage.job, job_id=json.loads(last)["job"]))
     again.wait_for_end()

@@ -68,7 +68,8 @@ def misbehave(job: Any, runtime: Runtime) -> None:
         trace = Path(job.trace) / f"rank_{runtime.process_index}.json"
         trace.parent.mkdir(parents=True, exist_ok=True)
         whole = trace.with_suffix(".tmp")  # whoever reads the trace meanwhile finds the old one or the new
-        whole.write_text(json.dumps({"step": step, "pid": os.getpid()}))
+        life = f"{os.environ.get('SLURM_JOB_ID')}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+        whole.write_text(json.dumps({"step": step, "pid": os.getpid(), "life": life}))
         whole.replace(trace)
     time.sleep(0.0 if job.get("hurry") and Path(job.hurry).exists() else job.get("step_seconds", 0.0))
     if runtime.process_index == job.get("fail_rank") and step == job.get("hold_step"):

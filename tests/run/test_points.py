@@ -73,7 +73,7 @@ def test_another_number_of_points_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_points_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="must hold a sweep, but points\\.jsonl cannot be read"):
+    with pytest.raises(ConfigurationError, match="must hold a sweep, but sweep\\.json cannot be read"):
         load_sweep(tmp_path)
 
 
@@ -114,11 +114,15 @@ def test_of_several_commands_exactly_one_gets_the_directory(tmp_path: Path) -> N
 def test_a_directory_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "runs" / "new" / "sweep.json").mkdir(parents=True)
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "runs" / "places").mkdir()
+    (tmp_path / "runs" / "places" / "points.jsonl").write_text("longitude,latitude\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
         sweep(tmp_path / "runs" / "link").write()
-    with pytest.raises(ConfigurationError, match="run_dir must be a writable directory"):
+    with pytest.raises(ConfigurationError, match="holds a sweep already"):
         sweep(tmp_path / "runs" / "new").write()
+    with pytest.raises(ConfigurationError, match=r"points\.jsonl was written by another program"):
+        sweep(tmp_path / "runs" / "places").write()
     with pytest.raises(ConfigurationError, match="is a set"):
         sweep(tmp_path / "other" / "new", x={1}).write()
     assert sorted(tmp_path.rglob("*")) == before

@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, int]:
         return {}
 
 
-def submitted_from(cwd: Path, cluster: SlurmCluster, directory: Path, *arguments: str) -> Submitted:
+def submitted_from(cwd: Path, cluster: SlurmCluster, directory: Path, *arguments: str, **environ: str) -> Submitted:
     """Type `python run.py ...` on the login side.
 
     Args:
@@ -77,10 +77,11 @@ def submitted_from(cwd: Path, cluster: SlurmCluster, directory: Path, *arguments
         cluster: To which the login node belongs.
         directory: Of the sweep: `run_dir`.
         arguments: The other ones.
+        environ: More variables, such as a person has in a shell.
     """
     done = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments, f"run_dir={directory}"],
-        cwd=cwd, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT)},
+        cwd=cwd, env={**clean_environment(), **cluster.environment, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -181,6 +181,8 @@ def test_only_the_preempted_task_of_an_array_is_requeued(submit: Submit, cluster
     job = submit("seed=0,1", "+cluster.sbatch.exclusive=true")  # each on nodes of its own
     for point in ("0", "1"):
         job.wait_for_step(10, point)
+    last = cluster.job(f"{job.job_id}_1")["JobId"]
+    assert last == job.job_id  # asked to requeue a job of this number, Slurm would take the whole array for it
     preempt(job, "_1")
     for task in ("_0", "_1"):
         job.wait_for("COMPLETED", task)

@@ -57,6 +57,7 @@ STUB = """#!/bin/sh
 /usr/bin/env -0 >"$STUB_OUT/environment"
 printf '%s\\0' "$@" >"$STUB_OUT/arguments"
 """
+CONTROLLER = '#!/bin/sh\necho "JobState=RUNNING Restarts=0 Reason=None"\n'
 OTHER = '#!/bin/sh\necho "$0 $*" >>"$STUB_OUT/others"\n'
 
 
@@ -74,17 +75,17 @@ class Ran:
 
 
 def bash(text: str, scratch: Path) -> Ran:
-    """Run a script where srun is a stub, and so is whatever it must not run."""
+    """Run a script where srun and the controller are stubs, and so is whatever it must not run."""
     programs, out, here = (scratch / name for name in ("bin", "out", "here"))
     for directory in (programs, out, here):
         directory.mkdir()
-    for name in ("srun", "touch", "wrap", "scontrol", "rm"):
-        (programs / name).write_text(STUB if name == "srun" else OTHER)
+    for name in ("srun", "scontrol", "touch", "wrap", "rm"):
+        (programs / name).write_text({"srun": STUB, "scontrol": CONTROLLER}.get(name, OTHER))
         (programs / name).chmod(0o755)
     (scratch / "script.sh").write_bytes(text.encode())
     done = subprocess.run(
         ["/bin/bash", str(scratch / "script.sh")], cwd=here, capture_output=True, timeout=60, check=False,
-        env={"PATH": str(programs), "STUB_OUT": str(out), "SLURM_JOB_ID": "1"},
+        env={"PATH": f"{programs}:/usr/bin:/bin", "STUB_OUT": str(out), "SLURM_JOB_ID": "1"},
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert list(here.iterdir()) == []

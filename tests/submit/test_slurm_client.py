@@ -28,6 +28,15 @@ def test_a_job_record_is_read_by_field() -> None:
     assert record["NodeList"] == "node[1-2]"
 
 
+def test_a_persons_habits_do_not_change_what_slurm_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SCANCEL_INTERACTIVE", "SINFO_PARTITION", "SQUEUE_STATES", "SACCT_FORMAT", "SLURM_TIME_FORMAT"):
+        monkeypatch.setenv(name, "odd")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    lines = client.ask(["env"]).splitlines()
+    assert [line for line in lines if "odd" in line] == []
+    assert {"SLURM_CONF=/etc/slurm.conf", "SLURM_TIME_FORMAT=standard"} <= {*lines}
+
+
 def test_the_end_of_an_allocation_is_a_time() -> None:
     end = client.end_time(client.parse_record(RECORD))
     start = client.end_time({"EndTime": "2026-11-23T20:00:00"})
