@@ -13,7 +13,7 @@ from hpc.run.events import Committed, Failed, Stopped
 from hpc.run.pulse import read_pulses
 from tests.support.events import told
 from tests.support.local_sweep import wait_for
-from tests.task.test_life import STAYS, Life, Start, start
+from tests.task.test_life import Life, Start, start
 
 __all__ = ["start"]
 pytestmark = pytest.mark.gloo
@@ -31,7 +31,7 @@ def hang_of(life: Life) -> str:
 
 
 def test_files_in_the_run_directory_save_and_stop_and_a_stopped_rank_ends_the_run(start: Start) -> None:
-    life = start("run", "steps=5000", "checkpoint.every_steps=1000000", STAYS, step_seconds=0.05)
+    life = start("run", "steps=5000", "checkpoint.every_steps=1000000", step_seconds=0.05)
     life.wait_for_step(5)
     (life.directory / "save").touch()
     wait_for(lambda: told(life.directory, Committed), "it is saved")
