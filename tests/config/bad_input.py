@@ -352,7 +352,7 @@ STATE: tuple[tuple[dict[str, str | bytes], int], ...] = (
     ({"points.jsonl": '{"name": ".", "overrides": [], "config": {"hpc:nosuch": 1}}\n', "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": b"\xff\xfe\x00", "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY}, 78),
-    ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY.replace("1}", "2}")}, 65),
+    ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY.replace("1}", "2}")}, 78),
     ({"points.jsonl": POINT, "sweep.json": ""}, 65),
     ({"points.jsonl": POINT, "sweep.json": "[1]"}, 65),
     ({"points.jsonl": POINT, "sweep.json": "{}"}, 65),
