@@ -59,7 +59,7 @@ def test_the_environment_names_the_failpoint(run_py: Run, tmp_path: Path) -> Non
 def test_sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been(run_py: Run, tmp_path: Path) -> None:
     job = (
         "-m", "hardware=cpu", "cluster=local", "strategy=fsdp", "runtime.deterministic=true", "steps=20", "+job={}",
-        "experiment.target=tests.programs.jobs.train_exactly", "checkpoint.every_steps=5",
+        "experiment.target=tests.programs.jobs.train_exactly", "checkpoint.every_steps=5", "launch.max_crashes=1",
     )  # fmt: skip
     assert run_py(*job, "run_dir=whole").returncode == 0
     assert run_py(*job, "run_dir=cut", environ={"HPC_FAILPOINT": "file_flushed:1:3"}).returncode != 0

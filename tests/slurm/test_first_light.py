@@ -122,8 +122,8 @@ def test_a_run_preempted_twice_is_bitwise_the_uninterrupted_one(
 
 
 def test_a_run_that_meets_its_time_limit_goes_on_in_another_life(submit: Submit, golden: Path) -> None:
-    longer_than_a_life = (60 - 15) / STEPS * 1.25  # however fast the machine
-    job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=15", step_seconds=longer_than_a_life)
+    longer_than_a_life = (60 - 10) / STEPS  # however fast the machine
+    job = submit("hardware.time_limit_minutes=1", "cluster.grace_seconds=10", step_seconds=longer_than_a_life)
     job.wait_for("COMPLETED", seconds=900)
     stops = [event.step for event in job.events(Stopped)]
     assert stops

@@ -110,6 +110,7 @@ def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     assert cluster.job(job.job_id)["Restarts"] == "1"
 
 
+@pytest.mark.faults
 def test_a_job_without_requeue_goes_on_in_one_that_follows_it(submit: Submit, cluster: SlurmCluster) -> None:
     job = submit("+twin=0,1", "+cluster.sbatch.no-requeue=true")
     wait_for_commit(job, point="1")

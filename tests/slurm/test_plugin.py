@@ -36,6 +36,7 @@ def in_a_project_of_ones_own(directory: Path, *command: str, **environ: str) -> 
 
 
 @pytest.mark.slurm
+@pytest.mark.faults
 def test_the_loop_on_the_page_survives_what_the_page_does_to_it(tmp_path: Path) -> None:
     assert {*FILES} == {"train.py", "job.sh", "test_train.py"}
     for name, text in FILES.items():
