@@ -86,7 +86,7 @@ def end_time(record: Mapping[str, str]) -> float | None:
 
 def node_groups(clusters: str | None = None) -> list[NodeGroup]:
     """Every partition's nodes, here or on other clusters, grouped by what they have; hidden partitions, too."""
-    text = ask(["sinfo", *_at(clusters), "--noheader", "--all", "--exact", "-o", "%P|%l|%D|%c|%m|%G"])
+    text = ask(["sinfo", *at(clusters), "--noheader", "--all", "--exact", "-o", "%P|%l|%D|%c|%m|%G"])
     found = (_node_group(line.split("|")) for line in text.splitlines())
     return [group for group in found if group]
 
@@ -97,7 +97,12 @@ def cancel(job_id: str, clusters: str | None = None) -> None:
     Raises:
         SlurmError: scancel failed.
     """
-    ask(["scancel", *_at(clusters), job_id])
+    ask(["scancel", *at(clusters), job_id])
+
+
+def at(clusters: str | None) -> list[str]:
+    """The option of any of Slurm's commands for other clusters than this one; nothing for this one."""
+    return [f"--clusters={clusters}"] if clusters else []
 
 
 def minutes(text: str) -> float:
@@ -114,10 +119,6 @@ def _calm(environ: Mapping[str, str] | None) -> dict[str, str]:
     given = os.environ if environ is None else environ
     kept = {name: value for name, value in given.items() if not name.startswith(STEERING)}
     return {**kept, "SLURM_TIME_FORMAT": "standard"}
-
-
-def _at(clusters: str | None) -> list[str]:
-    return [f"--clusters={clusters}"] if clusters else []
 
 
 def _node_group(columns: list[str]) -> NodeGroup | None:

@@ -49,18 +49,19 @@ def room(user: str, qos: str | None = None, clusters: str | None = None, most: i
         clusters: Other clusters than this one, as --clusters names them.
         most: How many jobs of one user the preset of the site allows; None where it does not say.
     """
-    there = [f"--clusters={clusters}"] if clusters else []
+    there = client.at(clusters)
     config = _answer(["scontrol", *there, "show", "config"])
     size = _number(config, "MaxArraySize") or client.DEFAULT_MAX_ARRAY_SIZE
     count = _number(config, "MaxJobCount")
     lefts = [] if not count else [(count - _queued(there, []), f"MaxJobCount={count}")]
+    own = [] if most is None else [(most, f"cluster.limits: submitted_jobs={most}")]
     if re.search(r"^AccountingStorageType\s*=\s*accounting_storage/slurmdbd", config, re.MULTILINE):
-        most = min(_submit_limits(user, qos), default=None)
-        lefts += [] if most is None else [(most - _queued(there, [f"--user={user}"]), f"MaxSubmitJobs={most}")]
-    if most is not None:
-        lefts += [(most - _queued(there, [f"--user={user}"]), f"cluster.limits: submitted_jobs={most}")]
-    jobs, limit = min(lefts, default=(None, ""))
-    return Room(size, None if jobs is None else max(0, jobs), limit)
+        own += [(limit, f"MaxSubmitJobs={limit}") for limit in _submit_limits(user, qos)]
+    if own:
+        limit, name = min(own)
+        lefts.append((limit - _queued(there, [f"--user={user}"]), name))
+    jobs, name = min(lefts, default=(None, ""))
+    return Room(size, None if jobs is None else max(0, jobs), name)
 
 
 def _submit_limits(user: str, qos: str | None) -> Iterable[int]:

@@ -61,8 +61,15 @@ def queued_jobs(jobs: Iterable[str], environ: Mapping[str, str], clusters: str |
     asked = ",".join(dict.fromkeys(jobs))
     if not asked:
         return {}
-    there = [f"--clusters={clusters}"] if clusters else []
-    command = ["squeue", *there, f"--jobs={asked}", "--states=all", "--array", "--noheader", f"--format={FIELDS}"]
+    command = [
+        "squeue",
+        *client.at(clusters),
+        f"--jobs={asked}",
+        "--states=all",
+        "--array",
+        "--noheader",
+        f"--format={FIELDS}",
+    ]
     try:
         text = client.ask(command, environ)
     except SlurmError as error:

@@ -19,8 +19,7 @@ def running_steps(job: str, environ: Mapping[str, str], clusters: str | None = N
     Raises:
         SlurmError: squeue gives no answer.
     """
-    there = [f"--clusters={clusters}"] if clusters else []
-    command = ["squeue", *there, "--steps", f"--jobs={job}", "--noheader", "--format=%i|%j"]
+    command = ["squeue", *client.at(clusters), "--steps", f"--jobs={job}", "--noheader", "--format=%i|%j"]
     found = (line.strip().partition("|") for line in client.ask(command, environ).splitlines())
     return {name: step for step, _, name in found if name}
 
@@ -31,9 +30,8 @@ def end_step(step: str, signal: str, clusters: str | None = None) -> None:
     Raises:
         SlurmError: scancel failed.
     """
-    there = [f"--clusters={clusters}"] if clusters else []
     try:
-        client.ask(["scancel", *there, f"--signal={signal}", step])
+        client.ask(["scancel", *client.at(clusters), f"--signal={signal}", step])
     except SlurmError as error:
         if "already" not in error.stderr and "Invalid job" not in error.stderr:
             raise

@@ -162,11 +162,11 @@ def _by_resources(points: tuple[Point, ...], scheduler_of: Callable[[Point], str
     known: dict[tuple[Any, ...], str | None] = {}  # most points share their sections: asked once for all of them
     for point in points:
         settings = point.settings
-        parts = (settings.hardware, settings.cluster, settings.container, settings.experiment.name)
+        sections = (settings.hardware, settings.cluster, settings.container, settings.experiment.name)
         retries = Retries.of(settings)
-        shared = (*map(id, parts), retries)
+        shared = (*map(id, sections), retries)
         if shared not in known:
-            known[shared] = repr(parts) if scheduler_of(point) == "slurm" else None
+            known[shared] = repr((*sections, retries)) if scheduler_of(point) == "slurm" else None
         key = known[shared]
         if key is not None:
             groups.setdefault(key, (point, []))[1].append(point.name)

@@ -73,7 +73,8 @@ def queued_as(call: Call) -> str | None:
         SlurmError: It does not answer.
     """
     clusters = call.submission.clusters
-    there = [f"--clusters={clusters}"] if clusters else []
-    lines = client.ask(["squeue", *there, "--me", "--states=all", "--noheader", "--format=%F|%o"]).splitlines()
+    lines = client.ask(
+        ["squeue", *client.at(clusters), "--me", "--states=all", "--noheader", "--format=%F|%o"]
+    ).splitlines()
     jobs = (line.partition("|") for line in lines)
     return next((job.strip() for job, _, command in jobs if call.script in command), None)

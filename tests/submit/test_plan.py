@@ -42,6 +42,12 @@ def test_equal_resources_share_an_array_wherever_they_stand() -> None:
     assert [(plan.points, plan.parallel_points) for plan in plans] == [(("0", "2"), 1), (("4",), 1), (("1", "3"), 2)]
 
 
+def test_points_that_may_begin_again_less_often_have_an_array_of_their_own() -> None:
+    configs = ({"runtime": {"max_lives_without_progress": most}, "experiment": {"target": "a.b"}} for most in (5, 2, 5))
+    plans = plans_of(Sweep(Path("/sweep"), tuple(Point(str(n), (), config) for n, config in enumerate(configs))))
+    assert [(plan.points, plan.retries.max_lives) for plan in plans] == [(("0", "2"), 5), (("1",), 2)]
+
+
 def test_more_arrays_than_points_may_run_at_once_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="max_parallel_points must be at least 2, because the sweep is sent"):
         plans_of(a_sweep(EIGHT, {}, limit=1))

@@ -111,18 +111,21 @@ def test_the_largest_array_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("associations", "qos", "expected"),
+    ("associations", "qos", "of_site", "expected"),
     [
-        ("", "", Room(1001, 998, "MaxJobCount=1000")),
-        ("7", "", Room(1001, 5, "MaxSubmitJobs=7")),
-        ("7\\n9", "", Room(1001, 7, "MaxSubmitJobs=9")),
-        ("7\\n", "4", Room(1001, 2, "MaxSubmitJobs=4")),
-        ("1", "", Room(1001, 0, "MaxSubmitJobs=1")),
-        ("\\n7", "", Room(1001, 998, "MaxJobCount=1000")),
+        ("", "", None, Room(1001, 998, "MaxJobCount=1000")),
+        ("7", "", None, Room(1001, 5, "MaxSubmitJobs=7")),
+        ("7\\n9", "", None, Room(1001, 7, "MaxSubmitJobs=9")),
+        ("7\\n", "4", None, Room(1001, 2, "MaxSubmitJobs=4")),
+        ("1", "", None, Room(1001, 0, "MaxSubmitJobs=1")),
+        ("\\n7", "", None, Room(1001, 998, "MaxJobCount=1000")),
+        ("7", "", 6, Room(1001, 4, "cluster.limits: submitted_jobs=6")),
+        ("7", "", 8, Room(1001, 5, "MaxSubmitJobs=7")),
+        ("", "", 8, Room(1001, 6, "cluster.limits: submitted_jobs=8")),
     ],
 )
 def test_the_strictest_limit_less_what_is_queued(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, associations: str, qos: str, expected: Room
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, associations: str, qos: str, of_site: int | None, expected: Room
 ) -> None:
     """One association without a limit takes all."""
     config = r"AccountingStorageType = accounting_storage/slurmdbd\nMaxArraySize = 1001\nMaxJobCount = 1000\n"
@@ -130,7 +133,7 @@ def test_the_strictest_limit_less_what_is_queued(
     executable(tmp_path, "squeue", "printf '1_1\\n1_2\\n'", monkeypatch)
     answers = f"case $4 in qos) printf '{qos}\\n';; *) printf '{associations}\\n';; esac"
     executable(tmp_path, "sacctmgr", answers, monkeypatch)
-    assert room("me", "long" if qos else None) == expected
+    assert room("me", "long" if qos else None, most=of_site) == expected
 
 
 def test_a_failing_command_says_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
