@@ -150,6 +150,13 @@ def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> list[Path]:
     return made
 
 
+def remove_made(made: list[Path]) -> None:
+    """Remove files and directories, the last one first. A directory stays where something else was put into it."""
+    for path in reversed(made):
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+
+
 @contextmanager
 def narrow_umask() -> Iterator[None]:
     """While other packages write into a run directory: their files, too, are written by nobody else."""

@@ -6,12 +6,14 @@ queue of a machine, here. A life that nobody watches over, as in a terminal, cou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hpc.config import Settings
 from hpc.errors import NoProgressError
+from hpc.run.events import Event
 from hpc.run.journal import read_journal_and_parts
-from hpc.run.lives import Life, commits, ends_in_a_row, lives, lives_without_progress
+from hpc.run.lives import Life, ends_in_a_row, lives, lives_without_progress
 from hpc.slurm.why import CRASH
 
 
@@ -35,32 +37,20 @@ def check_progress(directory: Path, most: int) -> None:
         )
 
 
-def spent(directory: Path, budget: str, settings: Settings) -> str:
+def spent(events: Iterable[Event], budget: str, settings: Settings) -> str:
     """Which setting says that a run does not go on after a life which has just ended; "" where it does.
 
     Args:
-        directory: The run directory; its journal does not tell of this end yet.
+        events: Of its journal, those of its folds and phases included; they do not tell of this end yet.
         budget: What the end counts as: a crash, or a life.
         settings: Its own.
-
-    Raises:
-        LoadError: The journal cannot be read.
     """
-    before = ends_in_a_row(read_journal_and_parts(directory))
+    before = ends_in_a_row(events)
     crashes = sum(end.budget == CRASH for end in before)
     if budget == CRASH and crashes + 1 >= settings.launch.max_crashes:
         return f"launch.max_crashes={settings.launch.max_crashes} is reached without a new checkpoint"
     most = settings.runtime.max_lives_without_progress
     return f"runtime.max_lives_without_progress={most} is reached" if len(before) + 1 >= most else ""
-
-
-def commits_so_far(directory: Path) -> int:
-    """How many checkpoints a run has completed in all its lives, those of its folds and phases included.
-
-    Raises:
-        LoadError: The journal cannot be read.
-    """
-    return commits(read_journal_and_parts(directory))
 
 
 def _ending(idle: list[Life]) -> str:

@@ -23,6 +23,7 @@ from hpc.attempt.statement import MOST_CHARACTERS, TOLD, read_statements, statem
 from hpc.errors import HpcError
 from hpc.files import read_regular, read_tail, replace_text
 from hpc.run.pulse import Pulse, read_pulses
+from hpc.slurm.numbers import shortened
 from hpc.slurm.step_end import Exit, StepEnd
 from hpc.stop.activity import IN_A_STEP
 
@@ -222,13 +223,7 @@ def _positions(cause: Cause, seen: Evidence) -> list[str]:
 
 def listed(ranks: Iterable[int]) -> str:
     """0-2, 5 for ranks 0, 1, 2 and 5."""
-    parts: list[list[int]] = []
-    for rank in sorted(ranks):
-        if parts and rank == parts[-1][-1] + 1:
-            parts[-1].append(rank)
-        else:
-            parts.append([rank])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    return ", ".join(shortened(ranks))
 
 
 def _kept(record: Path) -> Evidence:

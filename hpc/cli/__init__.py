@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-
-import click
+from hpc.cli.lazy import LazyGroup
 
 VERBS = {
     "cancel": "hpc.cli.cancel:cancel_command",
@@ -25,25 +23,11 @@ VERBS = {
     "status": "hpc.cli.status:status_command",
     "world": "hpc.cli.world:world_command",
 }
-"""Where each is; what others import takes longer than `hpc status` has."""
+"""Where each is."""
 
-
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the alphabet."""
-        del ctx
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb, imported now."""
-        del ctx
-        if cmd_name not in VERBS:
-            return None
-        module, _, name = VERBS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
-
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption."""
+main = LazyGroup(
+    VERBS,
+    name="main",
+    help="One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)

@@ -6,9 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -16,15 +16,17 @@ from hpc.cli.sweeps import answering, find_sweep, json_option, look_at, names, w
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
 from hpc.run.queue import ask_to_cancel
-from hpc.run.submissions import LOCAL, record_cancelled
+from hpc.run.submissions import LOCAL, Job, record_cancelled
 from hpc.say import error, warn
 from hpc.slurm import client
+from hpc.slurm.numbers import shortened
 from hpc.slurm.steps import end_step, running_steps
 from hpc.status.standing import PENDING, RUNNING, SAVING
 from hpc.status.sweep import PointStatus, SweepStatus
 from hpc.submit.settle import settle_before
 
 ALIVE = (PENDING, RUNNING, SAVING)
+Key = TypeVar("Key")
 
 
 @click.command("cancel", short_help="End what is queued or runs.")
@@ -90,18 +92,31 @@ def _note(sweep: Path, points: Sequence[PointStatus]) -> None:
 
 def _cancel_shared(status: SweepStatus, points: Sequence[PointStatus], problems: list[str]) -> list[PointStatus]:
     """The steps of points whose job has others; the whole job where it has none left. A second time, at once."""
-    jobs: dict[str, list[PointStatus]] = {}
+
+    def end(job: str, members: Sequence[PointStatus]) -> None:
+        others = (each for each in status.points if each not in members and each.state in ALIVE)
+        _end_lanes(job, members, any(each.job is not None and each.job.in_queue == job for each in others))
+
+    return _ended(_by(points, lambda job: job.in_queue), end, problems)
+
+
+def _by(points: Iterable[PointStatus], key: Callable[[Job], Key]) -> dict[Key, list[PointStatus]]:
+    """Points by something about their jobs."""
+    groups: dict[Key, list[PointStatus]] = {}
     for point in points:
-        assert point.job is not None
-        jobs.setdefault(point.job.in_queue, []).append(point)
+        if point.job is not None:
+            groups.setdefault(key(point.job), []).append(point)
+    return groups
+
+
+def _ended(
+    groups: Mapping[Key, list[PointStatus]], end: Callable[[Key, Sequence[PointStatus]], None], problems: list[str]
+) -> list[PointStatus]:
+    """The points of the groups that could be ended."""
     done: list[PointStatus] = []
-    for job, members in jobs.items():
-        others = [
-            each for each in status.points
-            if each.job is not None and each.job.in_queue == job and each not in members and each.state in ALIVE
-        ]  # fmt: skip
+    for key, members in groups.items():
         try:
-            _end_lanes(job, members, bool(others))
+            end(key, members)
             done += members
         except SlurmError as problem:
             problems.append(f"{names(members).capitalize()} could not be cancelled: {' '.join(str(problem).split())}")
@@ -140,33 +155,21 @@ def _stop(sweep: Path, point: PointStatus, problems: list[str]) -> bool:
 
 def _scancel(points: Iterable[PointStatus], problems: list[str]) -> list[PointStatus]:
     """One scancel for each array."""
-    arrays: dict[tuple[str, str | None], list[PointStatus]] = {}
-    for point in points:
-        assert point.job is not None
-        arrays.setdefault((point.job.submission.job, point.job.submission.clusters), []).append(point)
-    done: list[PointStatus] = []
-    for (job, clusters), members in arrays.items():
-        try:
-            client.cancel(_expression(job, members), clusters)
-            done += members
-        except SlurmError as problem:
-            problems.append(f"{names(members).capitalize()} could not be cancelled: {' '.join(str(problem).split())}")
-    return done
+
+    def end(array: tuple[str, str | None], members: Sequence[PointStatus]) -> None:
+        job, clusters = array
+        client.cancel(_expression(job, members), clusters)
+
+    return _ended(_by(points, lambda job: (job.submission.job, job.submission.clusters)), end, problems)
 
 
 def _expression(job: str, members: Sequence[PointStatus]) -> str:
     """`105`, or `105_[0-3,7]` of an array."""
     ids = [member.job.id for member in members if member.job is not None]
-    tasks = sorted(int(found[1]) for found in (re.search(r"_(\d+)$", each) for each in ids) if found)
+    tasks = {int(found[1]) for found in (re.search(r"_(\d+)$", each) for each in ids) if found}
     if not tasks:
         return job
-    runs: list[list[int]] = []
-    for task in tasks:
-        if runs and task == runs[-1][1] + 1:
-            runs[-1][1] = task
-        else:
-            runs.append([task, task])
-    return f"{job}_[{','.join(str(low) if low == high else f'{low}-{high}' for low, high in runs)}]"
+    return f"{job}_[{','.join(shortened(tasks))}]"
 
 
 def _sentence(status: SweepStatus, points: Sequence[PointStatus], cancelled: Sequence[PointStatus]) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hpc.doctor.finding import JOB, NOTE, OK, PROBLEM, Finding
+from hpc.doctor.machine import LITTLE_SHARED_MEMORY
+from hpc.doctor.place import SKEW_SECONDS
 from hpc.files import read_regular
 from hpc.run.events import Committed, Failed, Resumed, Stopped
 from hpc.run.journal import read_journal
@@ -105,7 +107,7 @@ def _devices(ranks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def _clocks(ranks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     worst = max(ranks, key=lambda rank: abs(rank["skew_seconds"]))
-    if abs(worst["skew_seconds"]) > 5:
+    if abs(worst["skew_seconds"]) > SKEW_SECONDS:
         text = f"The clock of {worst['host']} is {abs(worst['skew_seconds']):.0f} s off the file server's."
         yield Finding("clock", NOTE, text, "Times of log lines differ so much; steps decide, not times.")
     else:
@@ -115,7 +117,7 @@ def _clocks(ranks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
 def _shared_memory(ranks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     least = min(ranks, key=lambda rank: rank["shared_memory_gb"])
     text = f"{least['host']} has {least['shared_memory_gb']:g} GB free in /dev/shm, the least of all nodes."
-    if least["shared_memory_gb"] < 1:
+    if least["shared_memory_gb"] * 1e9 < LITTLE_SHARED_MEMORY:
         yield Finding("shared_memory", NOTE, text, "In a container, enlarge it (--shm-size); or use data.workers=0.")
     else:
         yield Finding("shared_memory", OK, text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from hpc import errors
 from hpc.doctor.finding import NOTE, OK, PROBLEM, Finding
+from hpc.slurm.numbers import expanded
 from hpc.slurm.survey import Survey
 
 DEFAULT_CRED_EXPIRE_SECONDS = 120
@@ -72,19 +72,13 @@ def requeue_exit(survey: Survey) -> Iterator[Finding]:
     clashes = [
         f"{name} has {code} ({OURS[code]})"
         for name in ("RequeueExit", "RequeueExitHold")
-        for code in sorted(_codes(survey.text(name)) & set(OURS))
+        for code in sorted({*expanded(survey.text(name))} & set(OURS))
     ]
     if clashes:
         advice = "Ask the administrators to take these codes out: a run would be started twice, or never end."
         yield Finding("requeue_exit", PROBLEM, f"Slurm acts on exit codes of ours: {', '.join(clashes)}.", advice)
     else:
         yield Finding("requeue_exit", OK, "Slurm leaves our exit codes to us.")
-
-
-def _codes(text: str) -> set[int]:
-    """`75,80-83` as numbers."""
-    parts = re.findall(r"(\d+)(?:-(\d+))?", text)
-    return {code for first, last in parts for code in range(int(first), int(last or first) + 1)}
 
 
 def user_signal(survey: Survey) -> Iterator[Finding]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.attempt.budgets import commits_so_far, spent
+from hpc.attempt.budgets import spent
 from hpc.attempt.cause import OOM
 from hpc.config import Settings
 from hpc.errors import HpcError, NoProgressError
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Ended, Failed
-from hpc.run.journal import Journal, read_journal
+from hpc.run.events import Ended, Event
+from hpc.run.journal import Journal, read_journal_and_parts
 from hpc.run.json_lines import json_objects
+from hpc.run.lives import commits, first_failure
 from hpc.slurm.why import AGAIN, IF_ASKED, NOTHING, Life, Verdict, why
 
 
@@ -46,22 +48,21 @@ def ending(directory: Path, job: str, settings: Settings, code: int, is_told_to_
         is_late: Whether its time limit has come.
     """
     try:
-        life = _life(directory, job, code)
+        events = read_journal_and_parts(directory)
+        life = _life(directory, events, job, code)
         verdict = why(_record(is_told_to_end, is_late), life)
         asked = verdict.follows == AGAIN or (verdict.follows == IF_ASKED and settings.launch.retry_exceptions)
-        limit = spent(directory, verdict.budget, settings) if asked else ""
-        goes_on, code, commits = asked and not limit, life.meant_code, commits_so_far(directory)
-        told = Ended(code, verdict.name, AGAIN if goes_on else NOTHING, verdict.budget, commits)
+        limit = spent(events, verdict.budget, settings) if asked else ""
+        goes_on, code = asked and not limit, life.meant_code
+        told = Ended(code, verdict.name, AGAIN if goes_on else NOTHING, verdict.budget, commits(events))
         Journal(directory, f"submitit-local.{job}-0").write(told)
     except HpcError as error:  # the journal cannot be read or written: nobody could count how often it begins
         return Ending(Verdict("unknown", NOTHING, NOTHING, str(error)), code, goes_on=False)
     return Ending(verdict, NoProgressError.exit_code if limit else code, goes_on, limit)
 
 
-def _life(directory: Path, job: str, code: int) -> Life:
-    events = (event for event in read_journal(directory, (Failed,)) if isinstance(event, Failed))
-    told = [event for event in events if job in event.attempt]
-    failed = min(told, key=lambda event: event.is_echo, default=None)
+def _life(directory: Path, events: Iterable[Event], job: str, code: int) -> Life:
+    failed = first_failure(event for event in events if job in event.attempt)
     if _lacked_memory(directory, job):
         return Life(code, failure="out of memory")
     return Life(code) if failed is None else Life(code, 0, failed.reason, failed.code, failed.is_echo)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hpc.errors import ConfigurationError
-from hpc.files import create, make_directory
+from hpc.files import create, make_directory, remove_made
 
 SUFFIX = ".j2"
 """Of templates: no tool takes them for modules of ours."""
@@ -42,7 +41,7 @@ def create_project(directory: Path) -> list[Path]:
                 made.append(directory / path)
                 file.write(text.encode())
     except OSError as error:
-        _take_back(made)
+        remove_made(made)
         raise ConfigurationError(
             f"A new project must lie in a directory that can be written, but {directory} is not: {error.strerror}."
         ) from error
@@ -63,9 +62,3 @@ def _name_of(directory: Path) -> str:
     """As a distribution may be called."""
     words = re.findall(r"[a-z0-9]+", directory.absolute().name.lower())
     return "-".join(words) or "training"
-
-
-def _take_back(made: list[Path]) -> None:
-    for path in reversed(made):
-        with suppress(OSError):
-            path.rmdir() if path.is_dir() else path.unlink()

@@ -25,19 +25,21 @@ SHOWN_FIRST = ("torch", "hpc", "hydra-core", "submitit", "numpy")
 """Versions that explain most differences."""
 
 
-def asked(status: SweepStatus, sweep: StoredSweep, hardware: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def asked(
+    status: SweepStatus, sweep: StoredSweep, hardware: Iterable[Mapping[str, Any]], code: Mapping[str, Any]
+) -> dict[str, str]:
     """By heading: what was asked for, as text.
 
     Args:
         status: The sweep.
         sweep: The same, on disk.
         hardware: That part of each point's config.
+        code: See `code_of`.
 
     Raises:
         LoadError: The sweep's files are damaged.
     """
     first = sweep.point(0).config
-    code = _code(status.directory)
     found = {
         "Command": _command(status),
         "Swept": ", ".join(f"{key} ({count} values)" for key, count in _swept(status).items()),
@@ -51,11 +53,23 @@ def asked(status: SweepStatus, sweep: StoredSweep, hardware: Iterable[Mapping[st
     return {heading: text for heading, text in found.items() if text}
 
 
-def versions(directory: Path) -> dict[str, str]:
-    """What was installed at the newest submission, by name: what matters most first."""
-    found = _code(directory).get("versions", {})
+def versions(code: Mapping[str, Any]) -> dict[str, str]:
+    """What was installed at the newest submission, by name: what matters most first.
+
+    Args:
+        code: See `code_of`.
+    """
+    found = code.get("versions", {})
     first = {name: found[name] for name in SHOWN_FIRST if name in found}
     return {**first, **found}
+
+
+def code_of(directory: Path) -> Mapping[str, Any]:
+    """What was noted of the code at the newest submission of a sweep; nothing where that cannot be read."""
+    with suppress(LoadError):  # the page tells less, and not nothing
+        found = submitted(directory)
+        return found[-1].record if found else {}
+    return {}
 
 
 def _command(status: SweepStatus) -> str:
@@ -84,13 +98,6 @@ def _resources(hardware: Iterable[Mapping[str, Any]]) -> str:
 
 def _section(section: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{name}={section[name]}" for name in names if section.get(name) not in (None, ""))
-
-
-def _code(directory: Path) -> Mapping[str, Any]:
-    with suppress(LoadError):  # the page tells less, and not nothing
-        found = submitted(directory)
-        return found[-1].record if found else {}
-    return {}
 
 
 def _project(project: Mapping[str, Any]) -> str:

@@ -35,18 +35,15 @@ class Failure:
 
 def failures(points: Sequence[PointStatus]) -> list[Failure]:
     """One for each kind of cause and its phrase; what most points have comes first."""
-    alike: dict[tuple[str, str], list[PointStatus]] = {}
+    alike: dict[tuple[str, str], tuple[Cause, list[PointStatus]]] = {}
     for point in points:
-        if point.standing.cause is not None:
-            alike.setdefault((point.standing.cause.kind, point.standing.cause.text), []).append(point)
-    groups = sorted(alike.values(), key=len, reverse=True)[:MOST_SHOWN]
-    return [_failure(group) for group in groups]
-
-
-def _failure(group: Sequence[PointStatus]) -> Failure:
-    cause = group[0].standing.cause
-    assert cause is not None
-    return Failure(cause, [point.name for point in group], _record(Path(group[0].directory)))
+        cause = point.standing.cause
+        if cause is not None:
+            alike.setdefault((cause.kind, cause.text), (cause, []))[1].append(point)
+    groups = sorted(alike.values(), key=lambda group: len(group[1]), reverse=True)[:MOST_SHOWN]
+    return [
+        Failure(cause, [point.name for point in group], _record(Path(group[0].directory))) for cause, group in groups
+    ]
 
 
 def _record(directory: Path) -> str:

@@ -11,13 +11,12 @@ from hpc.errors import HpcError
 from hpc.report.spans import HELD, KINDS, Span, spans
 from hpc.run.events import Committed, Ended, Event, Resumed
 from hpc.run.journal import read_journal
-from hpc.run.lives import Life, lives
+from hpc.run.lives import SECONDS_PER_HOUR, Life, lives
 from hpc.run.progress import read_progress
 from hpc.run.stored import StoredSweep
 from hpc.status.standing import RUNNING, SAVING, TELLING, UNSUBMITTED
 from hpc.status.sweep import PointStatus
 
-SECONDS_PER_HOUR = 3600.0
 TOLD: tuple[type[Event], ...] = (*TELLING, Resumed, Committed, Ended)
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hpc.errors import ConfigurationError
 from hpc.report import figures, timeline
-from hpc.report.asked import asked, versions
+from hpc.report.asked import asked, code_of, versions
 from hpc.report.causes import failures
 from hpc.report.curves import Curve, curves, metrics_of
 from hpc.report.history import History, Split, histories, split
@@ -47,7 +47,7 @@ def page(status: SweepStatus, now: float) -> str:
         raise ConfigurationError(f"{status.directory} must have been submitted before there is something to report.")
     sweep = open_sweep(status.directory)
     past = histories(status.points, sweep, now)
-    held = split(past)
+    held, code = split(past), code_of(status.directory)
     environment = Environment(
         loader=PackageLoader("hpc.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -57,8 +57,8 @@ def page(status: SweepStatus, now: float) -> str:
         title=status.directory.name,
         status=status,
         made=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(now)),
-        asked=asked(status, sweep, [each.hardware for each in past]),
-        versions=versions(status.directory),
+        asked=asked(status, sweep, [each.hardware for each in past], code),
+        versions=versions(code),
         split=held,
         productive=_share(held),
         failures=failures(status.points),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpc.report.history import SECONDS_PER_HOUR, History
+from hpc.report.history import History
 from hpc.report.spans import HELD, LOST
+from hpc.run.lives import SECONDS_PER_HOUR
 from hpc.status.overrides import short_names
 from hpc.status.results import results
 from hpc.status.sweep import SweepStatus

@@ -20,7 +20,7 @@ from typing import Any
 from hpc.errors import ConfigurationError
 from hpc.files import is_locked, is_same, open_regular, read_tail
 from hpc.run.json_lines import json_objects
-from hpc.run.submissions import SUBMISSIONS_FILE, Submission
+from hpc.run.submissions import SUBMISSIONS_FILE, Submission, submission_of
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,8 @@ def open_calls(directory: Path) -> list[Call]:
     found: dict[Any, Call] = {}
     for line in json_objects(directory / SUBMISSIONS_FILE):
         if line.get("event") == "called":
-            with suppress(TypeError, KeyError, ValueError):
-                known = {name: line[name] for name in Submission.__dataclass_fields__ if name in line}
-                submission = Submission(**{**known, "job": "", "points": tuple(line["points"])})
-                found[line["number"]] = Call(int(line["number"]), str(line["script"]), submission)
+            with suppress(TypeError, KeyError, ValueError, AttributeError):
+                found[line["number"]] = Call(int(line["number"]), str(line["script"]), submission_of(line, job=""))
         elif line.get("event") in ("submitted", "void"):
             found.pop(line.get("number"), None)
     return list(found.values())

@@ -49,8 +49,7 @@ class Life:
     @property
     def first_failure(self) -> Failed | None:
         """What its first rank to fail told, and not an echo of that; None where none did, or none could tell."""
-        failed = [event for event in self.events if isinstance(event, Failed)]
-        return min(failed, key=lambda event: event.is_echo, default=None)
+        return first_failure(self.events)
 
     @property
     def is_done(self) -> bool:
@@ -90,6 +89,12 @@ def lives_without_progress(past: Sequence[Life]) -> list[Life]:
             break
         found += [life] if life.has_started else []
     return found[::-1]
+
+
+def first_failure(events: Iterable[Event]) -> Failed | None:
+    """The failure that was told first, unless that is an echo and others are not; None where there is none."""
+    failed = [event for event in events if isinstance(event, Failed)]
+    return min(failed, key=lambda event: event.is_echo, default=None)
 
 
 def commits(events: Iterable[Event]) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import IO
 from hpc.config.secrets import masked
 from hpc.errors import ConfigurationError
 from hpc.failpoints import failpoint
-from hpc.files import flush_directory, is_locked, is_same, make_directory, open_regular, replace_text
+from hpc.files import flush_directory, is_locked, is_same, make_directory, open_regular, remove_made, replace_text
 from hpc.run.code import Code
 from hpc.run.directory import not_writable
 from hpc.run.listing import FORMAT, POINTS_FILE, SWEEP_FILE, is_sweep
@@ -190,13 +190,6 @@ def load_sweep(directory: Path) -> Sweep:
     """
     stored = open_sweep(directory)
     return Sweep(directory, tuple(map(stored.point, range(len(stored)))))
-
-
-def remove_made(made: list[Path]) -> None:
-    """Remove what `Sweep.write` made. A directory stays where something else has been put into it."""
-    for path in reversed(made):
-        with suppress(OSError):
-            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _lines(points: Sequence[Point]) -> Iterator[str]:

@@ -20,6 +20,8 @@ from hpc.run.json_lines import json_objects
 from hpc.run.lives import lives
 
 SUBMISSIONS_FILE = "submissions.jsonl"
+LOGS = "submitit"
+"""Where scripts and logs of jobs in Slurm lie, below a sweep's directory."""
 SLURM, LOCAL = "slurm", "local"
 
 
@@ -152,11 +154,25 @@ def _told(directory: Path) -> Iterator[dict[str, Job]]:
         yield dict(jobs)
 
 
+def submission_of(line: Mapping[str, Any], job: str | None = None) -> Submission:
+    """What a line of the record says of a submission.
+
+    Args:
+        line: Of a call, or of its answer.
+        job: Its job, where the line has none.
+
+    Raises:
+        TypeError, KeyError, AttributeError: It says nothing of one.
+    """
+    known = {name: value for name, value in line.items() if name in Submission.__dataclass_fields__}
+    process = Process(**line["process"]) if line.get("process") else None
+    asked = {} if job is None else {"job": job}
+    return Submission(**{**known, **asked, "points": tuple(line["points"]), "process": process})
+
+
 def _jobs(line: Mapping[str, Any]) -> Iterable[tuple[str, Job]]:
     try:
-        known = {name: value for name, value in line.items() if name in Submission.__dataclass_fields__}
-        process = Process(**line["process"]) if line.get("process") else None
-        submission = Submission(**{**known, "points": tuple(line["points"]), "process": process})
+        submission = submission_of(line)
         return [
             (point, Job(_id(submission, number), submission, False, submission.after.get(point, "")))
             for number, point in enumerate(submission.points)

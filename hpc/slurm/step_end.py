@@ -18,6 +18,8 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hpc.slurm.numbers import expanded
+
 TASKS = re.compile(r"srun: error: ([\w.,\[\]-]+): tasks? ([\d,\-]+): (.+)")
 CODE = re.compile(r"Exited with exit code (\d+)")
 NODE_FAILURE = re.compile(r"[Nn]ode failure on ([\w.,\[\]-]+)")
@@ -34,8 +36,6 @@ STATES = (
     (re.compile(r"DUE TO PREEMPTION"), "PREEMPTED"),
 )
 """Which state of a job these words mean."""
-MOST_TASKS = 100_000
-"""No number in a damaged log makes a longer list than this."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _exits(lines: list[str]) -> Iterator[Exit]:
         if match is None or code is None:
             continue
         host = match[1] if not {",", "["} & {*match[1]} else ""
-        for rank in _numbers(match[2]):
+        for rank in expanded(match[2]):
             if rank not in told:
                 told.add(rank)
                 yield Exit(rank, code, host, is_ended)
@@ -108,13 +108,3 @@ def _code(words: str) -> int | None:
         return int(number[1])
     found = SIGNALS.get(words.removesuffix(" (core dumped)"))
     return None if found is None else 128 + found
-
-
-def _numbers(text: str) -> list[int]:
-    """0-1,3 is 0, 1 and 3."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit() and (last.isdigit() or not last) and int(last or first) - int(first) < MOST_TASKS:
-            found += range(int(first), int(last or first) + 1)
-    return found

@@ -16,7 +16,7 @@ from hpc.run.directory import RunDirectory
 from hpc.run.events import Failed, Started
 from hpc.run.lives import Life
 from hpc.run.queue import QueueFiles
-from hpc.run.submissions import Job
+from hpc.run.submissions import LOGS, Job
 from hpc.slurm.queue import QueuedJob
 from hpc.slurm.step_end import StepEnd, step_end
 
@@ -67,7 +67,7 @@ def log_path(job: Job, rank: int = 0) -> Path:
     """Where what a task of a job wrote is kept, below the sweep's directory."""
     if job.local:
         return QueueFiles(Path()).log(job.id, rank)
-    return Path("submitit") / f"{job.id}_{rank}_log.out"
+    return Path(LOGS) / f"{job.id}_{rank}_log.out"
 
 
 def log_tail(directory: str, job: Job | None) -> str:

@@ -13,6 +13,7 @@ from hpc.errors import ConfigurationError
 from hpc.run.code import Code
 from hpc.run.point import Point
 from hpc.run.points import Sweep
+from hpc.run.submissions import LOGS
 from hpc.submit.pack import times
 
 
@@ -81,7 +82,7 @@ class Plan:
     @property
     def log_directory(self) -> Path:
         """Where submitit keeps the scripts and every task's output."""
-        return self.sweep_directory / "submitit"
+        return self.sweep_directory / LOGS
 
 
 def asked_clusters(plan: Plan, environ: Mapping[str, str]) -> str | None:

@@ -14,12 +14,9 @@ from pathlib import Path
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.calls import Call, alone, open_calls, record_answer, record_void
 from hpc.run.directory import not_writable
-from hpc.run.submissions import SUBMISSIONS_FILE
+from hpc.run.submissions import LOGS, SUBMISSIONS_FILE
 from hpc.say import say
 from hpc.slurm import client
-
-LOGS = "submitit"
-"""Where scripts and logs lie, below a sweep's directory."""
 
 
 def settle_before(directory: Path) -> None:

@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpc.errors import ConfigurationError
-from hpc.files import make_directory
+from hpc.files import make_directory, remove_made
 from hpc.run.directory import not_writable
 from hpc.run.listing import is_sweep
 from hpc.run.ownership import check_ownership, make_private
-from hpc.run.points import Sweep, remove_made
+from hpc.run.points import Sweep
 from hpc.run.submissions import SUBMISSIONS_FILE
 
 UNSENT = re.compile(r"\.?submission_file_[0-9a-f]{32}\.sh|environment_[0-9a-f]{16}\.sh")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpc.report.asked import asked
+from hpc.report.asked import asked, code_of
 from hpc.report.causes import failures
 from hpc.report.curves import MOST_PER_POINT, curves
 from hpc.report.history import histories, split
@@ -97,7 +97,8 @@ def test_without_gpus_ranks_are_counted(tmp_path: Path, fake_slurm: FakeSlurm) -
 
 def test_what_was_asked_is_told(sweep: Path, fake_slurm: FakeSlurm) -> None:
     status, stored = look(sweep, fake_slurm.environ), open_sweep(sweep)
-    told = asked(status, stored, [stored.point(number).config["hardware"] for number in range(len(stored))])
+    hardware = [stored.point(number).config["hardware"] for number in range(len(stored))]
+    told = asked(status, stored, hardware, code_of(sweep))
     assert told["Command"].startswith("hpc run -m optimizer.lr=0.0001,0.0003,0.001,0.003,0.01 ")
     assert told["Swept"] == "optimizer.lr (5 values), note (2 values), seed (3 values)"
     assert "gpus_per_node=8, gpu_type=a100" in told["Resources of a point"]

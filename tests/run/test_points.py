@@ -11,9 +11,10 @@ import pytest
 
 from hpc.config.changes import changed_keys
 from hpc.errors import ConfigurationError, LoadError
+from hpc.files import remove_made
 from hpc.run.listing import is_sweep
 from hpc.run.point import Point
-from hpc.run.points import Sweep, load_sweep, remove_made
+from hpc.run.points import Sweep, load_sweep
 
 
 def sweep(directory: Path, **config: Any) -> Sweep:
