@@ -10,7 +10,7 @@
 #
 # The answer is the verdict, what follows (again, if_asked, already, nothing), what it counts as (crash, life, nothing), and
 # a phrase about the job.
-hpc_memory_words='OutOfMemoryError|[Oo]ut [Oo]f [Mm]emory|MemoryError|[Cc]annot allocate memory|can.t allocate memory|oom.kill'
+hpc_memory_words='OutOfMemoryError|[Oo]ut [Oo]f [Mm]emory|MemoryError|[Cc]annot allocate memory|can.t allocate memory|not enough memory|bad_alloc|oom.kill'
 hpc_why() {
     case $1 in
     *:*:*:more:*:*) echo requeued already nothing "was requeued by Slurm or by a person" ;;

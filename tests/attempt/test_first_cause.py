@@ -20,6 +20,7 @@ from hpc.attempt.statement import MOST, Statement, chain_of, statement, statemen
 from hpc.attempt.words import ECHO, LATE, OWN, WORKER, sort_of
 from hpc.launch.oom import oom_kills
 from hpc.slurm.step_end import Exit, StepEnd, step_end
+from hpc.slurm.why import Life
 from tests.conftest import ROOT, clean_environment
 
 CLOSED = "RuntimeError: [../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:29312"
@@ -138,11 +139,16 @@ def test_a_node_that_failed_takes_its_ranks_along() -> None:
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "CUDA"),
         ("MemoryError", "host"),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory", "host"),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory", "host"),
+        ("OSError: [Errno 12] Cannot allocate memory", "host"),
+        ("RuntimeError: std::bad_alloc", "host"),
         (MINE, ""),
     ],
 )
 def test_whose_memory_was_short(text: str, memory: str) -> None:
+    """The batch script has words of its own, because it decides without Python whether a run goes on."""
     found = cause(says(1, text))
+    assert Life(1, failure=text).told == ("memory" if memory else "exception")
     assert (found.memory, found.kind) == (memory, "oom" if memory else "crash")
 
 
