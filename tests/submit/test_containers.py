@@ -221,6 +221,10 @@ def test_pyxis_is_a_word_to_srun(node: FakeSlurm, run_hpc: Run, tmp_path: Path) 
         (["container=podman", "container.image=x", "container.mounts=[/no/data]"], "/no/data is not"),
         (["container=podman", "container.image=x", "container.mounts=['/tmp:in']"], "but has '/tmp:in'"),
         (["container=podman", "container.image=x", "container.mounts=['/a,b']"], "must be without any of : ,"),
+        (
+            ["container=pyxis", "container.image=x", "container.mounts=['/etc:/a b']"],
+            "must be without blanks for pyxis",
+        ),
         (["container=charliecloud", "container.image=x", "container.mounts=['/etc:/e:ro']"], "cannot do that"),
         (["container=podman", "hardware.gpu_type=mi250"], "container.image must be given for AMD's GPUs"),
         (["container=podman", "container.image=x", "cluster=local", "runtime.device=cpu"], "must be none on this"),
