@@ -87,7 +87,7 @@ class User:
         )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def queues() -> Iterator[None]:
     """The directory of message queues, which a container with the machine's own IPC has to see, is left as it was."""
     were_there = QUEUES.exists()
@@ -97,7 +97,7 @@ def queues() -> Iterator[None]:
 
 
 @pytest.fixture
-def user(queues: None, fake_slurm: FakeSlurm) -> Iterator[User]:
+def user(fake_slurm: FakeSlurm) -> Iterator[User]:
     """Somebody with an image; where Podman cannot run, its own words say why the test is skipped."""
     for program in ("podman", "unshare", "newuidmap"):
         if not shutil.which(program):
@@ -115,8 +115,18 @@ def user(queues: None, fake_slurm: FakeSlurm) -> Iterator[User]:
         for path in (place / "subuid", place / "subgid"):
             path.write_text(f"{NAME}:100000:65536\n")
         _own(place, place / "run", slurm.directory, *slurm.directory.rglob("*"))
-        yield User(place, slurm, _podman(User(place, slurm, ())))
-        User(place, slurm, ()).run("podman", "unshare", "rm", "-rf", place / "store", place / "run")
+        bare = User(place, slurm, ())
+        try:
+            yield User(place, slurm, _podman(bare))
+        finally:
+            bare.run("podman", "unshare", "rm", "-rf", place / "store")
+            _end_what_holds_the_namespace(place / "run")
+
+
+def _end_what_holds_the_namespace(run: Path) -> None:
+    """Podman keeps a process of its own, as long as its user is there."""
+    for path in run.rglob("pause.pid"):
+        os.kill(int(path.read_text()), signal.SIGTERM)
 
 
 def _own(*paths: Path) -> None:
@@ -139,7 +149,7 @@ def _podman(user: User) -> tuple[str, ...]:
 
 
 def test_a_rank_in_podman_is_who_submitted_it_and_stops_when_it_is_told(user: User) -> None:
-    """The signal to what srun started arrives at Python in the container, which saves; a second life goes on from there."""
+    """The signal to what srun started arrives at Python inside, which saves; a second life goes on from there."""
     done = user.run(
         *(sys.executable, "-m", "hpc", "run", "--config-path", ROOT / "conf", "-m", "cluster=slurm"),
         *("hardware=cpu", "hardware.tasks_per_node=1", "run_dir=out", "launch.snapshot=false"),
