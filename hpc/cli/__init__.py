@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hpc.cli.lazy import LazyGroup
 
 VERBS = {
@@ -29,5 +31,8 @@ main = LazyGroup(
     VERBS,
     name="main",
     help="One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "color": False if os.environ.get("NO_COLOR") else None,  # https://no-color.org
+    },
 )
