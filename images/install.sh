@@ -4,6 +4,8 @@ set -eu
 cd "$(dirname "$0")"
 python3 -m venv --system-site-packages --without-pip /opt/hpc
 cp -R hpc/. "$(/opt/hpc/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+printf '#!/opt/hpc/bin/python3\nfrom hpc.cli import main\n\nmain()\n' >/opt/hpc/bin/hpc
+chmod 755 /opt/hpc/bin/hpc
 /opt/hpc/bin/python3 -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >constraints.txt
 
 set -- --requirement requirements.txt

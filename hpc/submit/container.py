@@ -60,6 +60,7 @@ class Box:
         variables: Names that cluster.environment sets.
         options: Further ones of the runtime.
         user: Number of the user and of the group; (0, 0) for root.
+        groups: Numbers of the other groups of the user, who reads a project's files by them.
     """
 
     runtime: str
@@ -72,6 +73,7 @@ class Box:
     variables: tuple[str, ...]
     options: tuple[str, ...]
     user: tuple[int, int]
+    groups: tuple[int, ...]
 
 
 def runtime_of(settings: Settings | Plan) -> str | None:
@@ -106,6 +108,7 @@ def box_of(plan: Plan) -> Box | None:
         variables=tuple(plan.cluster.environment),
         options=tuple(container.options),
         user=(os.getuid(), os.getgid()),
+        groups=tuple(sorted({*os.getgroups()} - {os.getgid()})),
     )
 
 

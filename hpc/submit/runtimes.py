@@ -76,7 +76,8 @@ def _podman(box: Box) -> list[str]:
 def _docker(box: Box) -> list[str]:
     """docker-run(1) of 20.10 to 27."""
     gpus = {"nvidia": ["--gpus=all"], "amd": ["--device=/dev/kfd", "--device=/dev/dri", "--group-add=video"]}
-    return ["docker", "run", *_shared(box), "--ulimit=memlock=-1", *gpus.get(box.gpus, []), *box.options, *_entry(box)]
+    own = ["--ulimit=memlock=-1", *(f"--group-add={group}" for group in box.groups), *gpus.get(box.gpus, [])]
+    return ["docker", "run", *_shared(box), *own, *box.options, *_entry(box)]
 
 
 def _charliecloud(box: Box) -> list[str]:

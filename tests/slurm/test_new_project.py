@@ -35,5 +35,6 @@ def test_a_new_project_trains_on_the_cluster(cluster: SlurmCluster, environ: dic
     hpc("report", "out")
     data = data_of((sweep / "report.html").read_text())
     assert [row[data["table"]["columns"].index("state")] for row in data["table"]["rows"]] == ["finished"] * 2
+    assert "kWh" not in data["table"]["columns"]  # this Slurm keeps accounts, and measures no energy
     kinds = {trace["name"] for trace in data["timelines"][0]["data"]}
     assert {"queued", "start-up", "productive"} <= kinds

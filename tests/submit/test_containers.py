@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from hpc.config.schema import CONTAINER_RUNTIMES
 from hpc.errors import ConfigurationError
 from hpc.paths import TEMPLATE_DIR
 from hpc.submit.base_image import base_image, image_for
+from hpc.submit.container import Box
+from hpc.submit.runtimes import words
 from tests.conftest import ROOT, Completed, FakeSlurm, Run, clean_environment, runner
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -50,6 +53,7 @@ def printed(directory: Path, runtime: str) -> str:
         text = text.replace(whole, f"<{path.name}>").replace(shlex.quote(f"{whole}\n"), f"'<{path.name}>'")
     text = text.replace(f"/tmp/hpc-home-{os.getuid()}", "/tmp/hpc-home-UID")
     text = text.replace(f"--user={os.getuid()}:{os.getgid()}", "--user=UID:GID")
+    text = re.sub(r" --group-add=\d+", "", text)
     text = text.replace(" --userns=keep-id --group-add=keep-groups", "")  # root needs none
     python_path = next(line for line in text.splitlines() if line.startswith("export PYTHONPATH="))
     return text.replace(python_path, "export PYTHONPATH=...").replace(str(directory), "/project")
@@ -252,6 +256,18 @@ def test_a_run_in_this_process_is_in_no_container(run_py: Run) -> None:
     done = run_py("container=podman", "container.image=x", "run_dir=out")
     assert (done.returncode, done.stderr.count("\n")) == (78, 1)
     assert "container must be none on this machine, but is podman" in done.stderr
+
+
+def test_a_container_of_docker_or_podman_is_run_as_who_submits_with_their_groups() -> None:
+    """Whatever user the image names; Podman keeps the groups by itself."""
+    for runtime, kept in (
+        ("docker", ["--group-add=3000", "--group-add=3001"]),
+        ("podman", ["--group-add=keep-groups"]),
+    ):
+        box = Box(runtime, "mine:1", False, "python3", (), "/project", "", (), (), (1000, 1001), (3000, 3001))
+        asked = words(box)
+        assert "--user=1000:1001" in asked
+        assert [word for word in asked if word.startswith("--group-add")] == kept
 
 
 @pytest.mark.parametrize(
