@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 import warnings
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hpc.config import sentence
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
 from hpc.say import fail
@@ -56,7 +56,7 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
                 config.hydra.job.id, config.hydra.job.num = "0", 0
         configs.append(config)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
+    process_environ()["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
     sys.argv[1:] = _checked(arguments, config_directory)
     try:
         with warnings.catch_warnings():

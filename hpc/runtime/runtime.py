@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from hpc.connect.process_group import open_process_group, told_by_rank_0
 from hpc.data.iterable import PreparedIterable, prepare_loader
 from hpc.data.loader import PreparedLoader
 from hpc.data.rows import CurrentRows
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
 from hpc.run.ownership import check_ownership
@@ -191,7 +193,8 @@ class Runtime(Stepping, Processes, Gradients, Weights):
         check_ownership(directory, self.settings.cluster.run_dir_writers)
         known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
         secret = process_secret(known)
-        return begin(known, secret, directory, lambda key, text: told_by_rank_0(known, secret, options, key, text))
+        agree = partial(told_by_rank_0, known, secret, options)
+        return begin(known, secret, directory, agree, process_environ())
 
     def _start(self) -> None:
         """The life of an attempt of this Runtime's own; what keeps one rank from it keeps all. Collective."""

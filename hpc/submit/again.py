@@ -11,12 +11,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc.config import sentence
 from hpc.config.secrets import check_visible
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.run.calls import Turn
 from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
-from hpc.submit.environment import user_environment
 from hpc.submit.options import check_options
 from hpc.submit.plan import Plan, asked_clusters, most_at_once
 from hpc.submit.send import agreed_plans, announce, send_each
@@ -65,7 +65,7 @@ def beside_others(plans: list[Plan], points: Sequence[Point]) -> list[Plan]:
         SubmissionError: Slurm does not say what is in its queue.
         OSError: The sweep's record cannot be read.
     """
-    environ = user_environment()
+    environ = process_environ()
     try:
         arrays = arrays_in_queue(plans[0].sweep_directory, environ, asked_clusters(plans[0], environ))
     except SlurmError as error:

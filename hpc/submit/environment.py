@@ -7,10 +7,10 @@ sets itself wins, so that what is printed is what is sent.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from hpc.environ import process_environ, without
 from hpc.world.launchers import is_a_launchers
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
@@ -41,26 +41,12 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
     }
 
 
-def for_child(**changes: str) -> dict[str, str]:
-    """This process's environment variables with some changes, for a process that it starts."""
-    return {**os.environ, **changes}
-
-
-def user_environment() -> Mapping[str, str]:
-    """What the person who submits has exported, as it is now: inside `scrubbed_process` without leftovers of a job."""
-    return os.environ
-
-
 @contextmanager
 def scrubbed_process(options: Iterable[str] = ()) -> Iterator[None]:
     """Scrub this process's own environment for a while: submitit starts sbatch and ranks with it."""
-    before = dict(os.environ)
-    try:
-        for name in before.keys() - scrubbed(before, options).keys():
-            del os.environ[name]
+    here = process_environ()
+    with without(here.keys() - scrubbed(here, options).keys()):
         yield
-    finally:
-        os.environ.update(before)
 
 
 def variables_of(option: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_
 from hpc.attempt.life import start
 from hpc.config import Settings, leaves
 from hpc.config.secrets import MASK
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
 from hpc.run.ownership import check_ownership
@@ -32,7 +33,7 @@ from hpc.world import World
 
 def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
-    prepare_process()
+    prepare_process(process_environ())
     around_import("torch", uncollected())
     try:
         sweep = open_sweep(Path(sweep_directory))
@@ -45,7 +46,7 @@ def run(sweep_directory: str, point: str) -> None:
         check_ownership(sweep.directory / point, settings.cluster.run_dir_writers)
         secret = process_secret(world, sweep.directory)
         agree = _agree(settings, world, secret)
-        attempt = begin(world, secret, sweep.directory / point, agree)
+        attempt = begin(world, secret, sweep.directory / point, agree, process_environ())
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
@@ -64,7 +65,7 @@ def run_here(point: Point) -> None:
     """
     from hpc.submit.container import check_no_container  # deferred: a job does without it
 
-    prepare_process()
+    prepare_process(process_environ())
     around_import("torch", uncollected())
     settings = point.settings
     check_no_container(settings)
@@ -78,7 +79,7 @@ def run_here(point: Point) -> None:
     secret = process_secret(world)
     agree = _agree(settings, world, secret)
     agreed = agree_on_point(point, agree, world)
-    attempt = begin(world, secret, Path(agreed.settings.run_dir), agree)
+    attempt = begin(world, secret, Path(agreed.settings.run_dir), agree, process_environ())
     leave(guarded(attempt, lambda: live(agreed, attempt, agree)))
 
 
