@@ -205,7 +205,7 @@ if [ "$hpc_code" -ne 0 ] || ! [ -e "$hpc_directory/finished.json" ]; then
     case $hpc_follows:$hpc_verdict:$hpc_phrase in
     again:*) echo "hpc: job $hpc_job $hpc_phrase: $(hpc_go_on "$@")." >&2 ;;
     already:*) echo "hpc: job $hpc_job $hpc_phrase." >&2 ;;
-    nothing:cancelled:* | nothing:unknown:* | *"not be told") echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
+    nothing:cancelled:* | nothing:out_of_memory:* | nothing:unknown:* | *"not be told") echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
     esac
 fi
 exit "$hpc_code"
