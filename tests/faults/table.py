@@ -112,6 +112,6 @@ FAULTS = (
     Fault(64, "successors of a finished run", _in(HANDOVER, "a_job_without_requeue_goes_on_in_one_that_follows_it")),
     Fault(65, "another number of ranks", _in("data/test_worlds.py", "a_run_goes_on_with_another_number_of_ranks_as_if_nothing_happened")),
     Fault(66, "a save slower than the warning", _in(SAVING, "when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do", "a_slow_disk_delays_the_next_save_and_says_so")),
-    Fault(67, "only the disk of logs is full", missing=NOT_YET),
+    Fault(67, "only the disk of logs is full", _in("slurm/test_by_hand.py", "a_full_disk_of_logs_stops_no_run"), "a rank's own log on a disk of its own"),
     Fault(68, "locale and variables of Slurm's commands", _in(HERE, "a_users_locale_and_variables_change_nothing") + _in(SUBMISSION, "the_environment_of_an_enclosing_job_does_not_leak")),
 )  # fmt: skip
