@@ -209,6 +209,8 @@ class RuntimeOptions:
     hang_seconds: float | None = field(default=None, metadata=at_least(0))
     """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
     lets a run hang until its time limit."""
+    slow_rank_factor: float = field(default=1.5, metadata=at_least(0))
+    """Tell of a rank that needs so many times as long as the others for its own part of a step; 0 tells of none."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 

@@ -43,7 +43,6 @@ GIVEN_UP = "the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave"
 FINAL = "a_cancellation_in_the_grace_time_of_a_preemption_is_final"
 OTHERWISE = "a_preemption_where_slurm_is_configured_otherwise"
 SEVERAL = "a_restarted_slurmd_a_drained_node_and_a_suspended_job_stop_nobody"
-NOT_YET = "not yet: no test of this suite does it"
 
 FAULTS = (
     Fault(1, "preempted, grace 20", _in(LIGHT, TWICE)),
@@ -76,7 +75,7 @@ FAULTS = (
     Fault(28, "a rank killed in a save", _in(KILLS, "a_save_killed_anywhere_leaves_the_previous_or_the_new_checkpoint")),
     Fault(29, "ranks killed at random", _in(KILLS, "sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been"), "a hundred times"),
     Fault(30, "a rank that hangs", _in(HANGS, "a_stopped_rank_ends_the_attempt_and_the_next_one_goes_on")),
-    Fault(31, "a slow rank", missing=NOT_YET),
+    Fault(31, "a slow rank", _in("task/test_hangs.py", "a_rank_that_is_slow_is_told_of_and_holds_nobody_up_for_good") + _in("stop/test_slow.py", "it_is_told_after_three_looks_and_again_when_the_factor_has_changed_much")),
     Fault(32, "slurmd killed, ranks alive", _in(HERE, GIVEN_UP) + _in(STORE, "an_older_life_cannot_commit")),
     Fault(33, "node set down", _in(HERE, "a_node_that_an_administrator_sets_down")),
     Fault(34, "network cut", _in(HERE, "a_network_that_is_cut_for_ten_seconds", GIVEN_UP)),

@@ -35,7 +35,8 @@ def train(cfg: Any) -> float:
 
     `cfg.job` may name a `fail_rank` and `fail_step` to raise at, a `hold_step` in which that rank holds Python for ever
     in C, an `eat_step` in which it takes 8 GiB of memory, a `nan_step` to diverge at, and `step_seconds` to spend in
-    each step, until there is a file named `hurry`. A `left_behind` is the number of seconds for which a daemon sleeps.
+    each step, until there is a file named `hurry`. A `slow_rank` spends `slow_seconds` more. A
+    `left_behind` is the number of seconds for which a daemon sleeps.
     """
     if "left_behind" in cfg.job:
         subprocess.Popen(["sleep", str(cfg.job.left_behind)], start_new_session=True)
@@ -76,6 +77,8 @@ def misbehave(job: Any, runtime: Runtime) -> None:
         whole.write_text(json.dumps({"step": step, "pid": os.getpid(), "life": life}))
         whole.replace(trace)
     time.sleep(0.0 if job.get("hurry") and Path(job.hurry).exists() else job.get("step_seconds", 0.0))
+    if runtime.process_index == job.get("slow_rank"):
+        time.sleep(job.slow_seconds)
     if runtime.process_index == job.get("fail_rank") and step == job.get("hold_step"):
         ctypes.PyDLL(None).sleep(100_000)
     if runtime.process_index == job.get("fail_rank") and step == job.get("eat_step"):

@@ -17,7 +17,7 @@ PROGRAM = f"{sys.executable} -c 'from hpc.stop.shell import shell_in_between; pr
 @pytest.fixture
 def slurmstepd(tmp_path: Path) -> str:
     """A shell that goes by the name of what starts the tasks of a step."""
-    return shutil.copy("/bin/bash", tmp_path / "slurmstepd")
+    return str(shutil.copy(Path("/bin/bash"), tmp_path / "slurmstepd"))
 
 
 @pytest.mark.parametrize(
