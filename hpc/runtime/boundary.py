@@ -22,6 +22,7 @@ from hpc.say import say
 from hpc.stop.activity import ENDING, EVALUATING, FIRST_STEP, RESTORING, SAVING, TRAINING, activity
 from hpc.stop.agreement import Agreement, all_end_here
 from hpc.stop.requests import StopCause
+from hpc.strategy.optimizer import check_schedulers
 from hpc.tracking.profiler import ProfilerWindow
 from hpc.tracking.report import Report
 from hpc.tracking.trackers import TrackedRun
@@ -73,6 +74,7 @@ class Boundary:
             SaveError: The directory cannot be written.
             SystemExit: With 75 or 130, where a rank was asked to stop while it built its model or loaded it.
         """
+        self._check_schedulers()
         with self._activity.during(RESTORING):
             found = self.checkpoints.resume()
         with understood():
@@ -235,6 +237,7 @@ class Boundary:
 
         Whether losses were finite is asked while it is committed: behind training, so that no device is waited for.
         """
+        self._check_schedulers()
         logged = self.report.flush() if self.report is not None else ""
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
@@ -253,6 +256,9 @@ class Boundary:
             f"number of samples in the loop {name}": str(each.samples) for name, each in self.positions.loops.items()
         }
         return Position(step, shared, {"loops": own}, latest, doubt, alike)
+
+    def _check_schedulers(self) -> None:
+        check_schedulers(self.parts.strategy.prepared_optimizers, self.parts.state.others.values())
 
     def _obey(self, cause: StopCause, is_last: bool) -> None:
         """Do what all ranks have agreed to."""

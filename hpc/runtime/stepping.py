@@ -221,7 +221,6 @@ class Stepping:
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
         if self._boundary is None:
-            self._check_schedulers()
             self._boundary = Boundary(self._parts)
             self._boundary.resume()
         return self._boundary
@@ -246,14 +245,3 @@ class Stepping:
     def _settle(self) -> None:
         if self._boundary is not None:
             self._boundary.settle()
-
-    def _check_schedulers(self) -> None:
-        """A scheduler that was built on a prepared optimizer and not handed over would start anew in the next life."""
-        known = [getattr(other, "optimizer", None) for other in self.training_state.others.values()]
-        for optimizer in self.strategy.prepared_optimizers:
-            has_scheduler = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")  # torch 2.6-2.13
-            if has_scheduler and not any(each is optimizer for each in known):
-                raise ConfigurationError(
-                    "A scheduler must be prepared, so that it is saved and advances once per optimizer step, but one "
-                    "was built on a prepared optimizer and not: scheduler = runtime.prepare(scheduler)."
-                )
