@@ -74,7 +74,6 @@ class Boundary:
             SaveError: The directory cannot be written.
             SystemExit: With 75 or 130, where a rank was asked to stop while it built its model or loaded it.
         """
-        self._check_schedulers()
         with self._activity.during(RESTORING):
             found = self.checkpoints.resume()
         with understood():
@@ -237,7 +236,7 @@ class Boundary:
 
         Whether losses were finite is asked while it is committed: behind training, so that no device is waited for.
         """
-        self._check_schedulers()
+        check_schedulers(self.parts.strategy.prepared_optimizers, self.parts.state.others.values())
         logged = self.report.flush() if self.report is not None else ""
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
@@ -256,9 +255,6 @@ class Boundary:
             f"number of samples in the loop {name}": str(each.samples) for name, each in self.positions.loops.items()
         }
         return Position(step, shared, {"loops": own}, latest, doubt, alike)
-
-    def _check_schedulers(self) -> None:
-        check_schedulers(self.parts.strategy.prepared_optimizers, self.parts.state.others.values())
 
     def _obey(self, cause: StopCause, is_last: bool) -> None:
         """Do what all ranks have agreed to."""

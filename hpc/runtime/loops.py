@@ -84,11 +84,13 @@ class Loop:
         )
         self._begin(-(-len(loader) // self.parts.window.size) * self.options.total, bool(position.ended) or is_over)
         while position.epoch < self.options.total and not position.ended and not self.boundary.has_ended:
+            epoch = Epoch(self, loader, position.epoch)
             try:
-                yield Epoch(self, loader, position.epoch)
+                yield epoch
             except GeneratorExit:
                 self._was_left = True
                 raise
+            epoch.check_taken()
             self.settle()
             if not self.boundary.has_ended:
                 position.epoch, position.samples = position.epoch + 1, 0
@@ -270,6 +272,7 @@ class Epoch(int):
 
     _loop: Loop
     _loader: PreparedLoader
+    _was_begun = _was_taken = False
 
     def __new__(cls, loop: Loop, loader: PreparedLoader, number: int) -> Epoch:
         """The epoch that a loop is in."""
@@ -280,7 +283,30 @@ class Epoch(int):
     def __iter__(self) -> Iterator[Any]:
         if self._loop.position.epoch != self:
             raise ConfigurationError(f"Epoch {int(self)} is over: iterate it inside the loop over runtime.epochs.")
-        return self._loop.epoch(self._loader)
+        if self._was_taken:
+            raise ConfigurationError(
+                f"Epoch {int(self)} has given all its micro-batches: iterate the prepared loader for another look at "
+                "the data, or let runtime.epochs have more epochs."
+            )
+        self._was_begun = True
+        return self._batches()
+
+    def check_taken(self) -> None:
+        """Refuse a loop that goes past the epochs' micro-batches.
+
+        Raises:
+            ConfigurationError: It has.
+        """
+        if not self._was_begun:
+            raise ConfigurationError(
+                "A loop over runtime.epochs must take its micro-batches from the epoch, so that they are counted and "
+                f"saved, but epoch {int(self)} was not iterated: write `for epoch in runtime.epochs(loader, total=...):"
+                "` and inside of it `for batch in epoch:`."
+            )
+
+    def _batches(self) -> Iterator[Any]:
+        yield from self._loop.epoch(self._loader)
+        self._was_taken = True
 
 
 @cache

@@ -19,6 +19,7 @@ from hpc.runtime.positions import MAIN
 from hpc.say import phase
 from hpc.stop.activity import activity
 from hpc.strategy import Strategy
+from hpc.strategy.optimizer import check_schedulers
 from hpc.tracking.usage import work_of
 
 
@@ -221,6 +222,7 @@ class Stepping:
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
         if self._boundary is None:
+            check_schedulers(self.strategy.prepared_optimizers, self.training_state.others.values())
             self._boundary = Boundary(self._parts)
             self._boundary.resume()
         return self._boundary

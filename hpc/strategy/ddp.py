@@ -61,6 +61,8 @@ class DDP(Single):
 class Following(DistributedDataParallel):
     """DDP that notices when layers are frozen or unfrozen later; torch's own looks at them only when it is built.
 
+    The module's own attributes and methods can be read and set on it, as where one rank trains without DDP.
+
     Args:
         module: With at least one parameter that is trained.
         options: Those of torch's class.
@@ -89,6 +91,21 @@ class Following(DistributedDataParallel):
                 "strategy=ddp must get a gradient for every parameter in every step, but the last one left out "
                 f"{self._without_gradient(str(error))}: set strategy.find_unused_parameters=true, which looks for them."
             ) from error
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":  # torch's constructor has not come to it yet
+                raise
+            return getattr(self.module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_own = "_trained" not in vars(self) or name in vars(self) or hasattr(type(self), name)
+        if is_own or not hasattr(self.module, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.module, name, value)
 
     def _which_are_trained(self) -> list[bool]:
         return [parameter.requires_grad for parameter in self._all]
