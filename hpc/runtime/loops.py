@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from hpc.data.iterable import PreparedIterable
 from hpc.data.loader import PreparedLoader
 from hpc.errors import ConfigurationError
 from hpc.runtime.boundary import Boundary
+from hpc.runtime.epoch import Epoch
+from hpc.runtime.left_over import tell_of_gradients
 from hpc.runtime.micro_batches import Weigh, weighed
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition
@@ -58,7 +60,7 @@ class Loop:
         self.parts, self.boundary, self.loader, self.options = parts, boundary, loader, options
         self.position = LoopPosition()
         self._drawn = 0
-        self._has_had_backward = False
+        self._has_had_backward = self._has_told = False
         self._was_left = self._epoch_was_left = False
         self.total_steps = options.total
 
@@ -84,7 +86,7 @@ class Loop:
         )
         self._begin(-(-len(loader) // self.parts.window.size) * self.options.total, bool(position.ended) or is_over)
         while position.epoch < self.options.total and not position.ended and not self.boundary.has_ended:
-            epoch = Epoch(self, loader, position.epoch)
+            epoch = Epoch.of(position.epoch, partial(self.epoch, loader), lambda: position.epoch)
             try:
                 yield epoch
             except GeneratorExit:
@@ -168,6 +170,8 @@ class Loop:
             if window.size > 1 and not self._counts():
                 window.leave_out()
             elif window.is_last:
+                if window.has_backward and not window.has_stepped and not self._has_told:
+                    self._has_told = tell_of_gradients(boundary.step + 1, self.parts.state.optimizers)
                 is_last = is_last_step()
                 self._count_step()
                 boundary.end_step(is_last)
@@ -265,48 +269,6 @@ def _announced(batches: Iterator[Any]) -> Iterator[Any]:
                 yield first.pop()  # not kept: a batch may be large, and training long
 
     return chain(beginning(), batches)
-
-
-class Epoch(int):
-    """The number of an epoch, from 0; iterating it gives the micro-batches that are left of it."""
-
-    _loop: Loop
-    _loader: PreparedLoader
-    _was_begun = _was_taken = False
-
-    def __new__(cls, loop: Loop, loader: PreparedLoader, number: int) -> Epoch:
-        """The epoch that a loop is in."""
-        epoch = super().__new__(cls, number)
-        epoch._loop, epoch._loader = loop, loader
-        return epoch
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._loop.position.epoch != self:
-            raise ConfigurationError(f"Epoch {int(self)} is over: iterate it inside the loop over runtime.epochs.")
-        if self._was_taken:
-            raise ConfigurationError(
-                f"Epoch {int(self)} has given all its micro-batches: iterate the prepared loader for another look at "
-                "the data, or let runtime.epochs have more epochs."
-            )
-        self._was_begun = True
-        return self._batches()
-
-    def check_taken(self) -> None:
-        """Refuse a loop that goes past the epochs' micro-batches.
-
-        Raises:
-            ConfigurationError: It has.
-        """
-        if not self._was_begun:
-            raise ConfigurationError(
-                "A loop over runtime.epochs must take its micro-batches from the epoch, so that they are counted and "
-                f"saved, but epoch {int(self)} was not iterated: write `for epoch in runtime.epochs(loader, total=...):"
-                "` and inside of it `for batch in epoch:`."
-            )
-
-    def _batches(self) -> Iterator[Any]:
-        yield from self._loop.epoch(self._loader)
-        self._was_taken = True
 
 
 @cache

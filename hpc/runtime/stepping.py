@@ -12,7 +12,8 @@ from hpc.data.loader import PreparedLoader
 from hpc.errors import ConfigurationError
 from hpc.runtime.arguments import whole_number
 from hpc.runtime.boundary import Boundary
-from hpc.runtime.loops import Epoch, Loop, LoopOptions
+from hpc.runtime.epoch import Epoch
+from hpc.runtime.loops import Loop, LoopOptions
 from hpc.runtime.micro_batches import Weigh
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN

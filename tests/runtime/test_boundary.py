@@ -437,6 +437,21 @@ def test_what_was_prepared_before_is_returned_again(tmp_path: Path) -> None:
         assert (len(runtime.training_state.models), len(runtime.training_state.optimizers)) == (2, 1)
 
 
+@pytest.mark.parametrize("accumulates", [True, False])
+def test_gradients_that_a_resumed_run_would_not_have_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulates: bool
+) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        model, optimizer, loader = runtime.prepare(*model_and_loader())
+        for points, _ in runtime.steps(loader, total=4):
+            runtime.backward(model(points).mean())
+            if runtime.step % 2 == 0:
+                optimizer.step()
+            if runtime.step % 2 == 0 or not accumulates:  # a step that was left out leaves nothing
+                optimizer.zero_grad()
+    assert capsys.readouterr().err.count("step 1 has left gradients that no optimizer has used") == accumulates
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_scheduler_that_nobody_would_save_is_refused(tmp_path: Path, late: bool) -> None:
     words = r"one was built on the SGD and not: scheduler = runtime\.prepare"
