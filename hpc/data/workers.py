@@ -28,8 +28,9 @@ def reader(loader: DataLoader[Any], turns: Turns, alone: bool, seed: int) -> Dat
         seed: Of the draws in workers.
     """
     dataset: Any = _Alone(loader.dataset) if alone else loader.dataset
+    source: Any = _Seeded(dataset, seed) if loader.num_workers else dataset
     return DataLoader(
-        _Seeded(dataset, seed) if loader.num_workers else dataset,
+        source,
         batch_sampler=turns,
         num_workers=loader.num_workers,
         collate_fn=_CollatedAlone(loader.collate_fn) if alone else loader.collate_fn,

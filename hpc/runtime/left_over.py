@@ -1,4 +1,4 @@
-"""Has a step left gradients that no optimizer has used? No checkpoint holds them: a resumed run goes on without them."""
+"""Has a step left gradients that no optimizer has used? No checkpoint holds them: a resumed run is without them."""
 
 from __future__ import annotations
 

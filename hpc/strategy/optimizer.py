@@ -31,7 +31,7 @@ class WrappedOptimizer(Optimizer):
     def __init__(self, optimizer: Optimizer, window: Window) -> None:
         vars(self).update(optimizer=optimizer, window=window)
 
-    __class__ = property(lambda self: _kind(self, "optimizer"))  # type: ignore[assignment]
+    __class__ = property(lambda self: _kind(self, "optimizer"))
 
     def __getattr__(self, name: str) -> Any:
         return _attribute_of(self, "optimizer", name)
@@ -161,7 +161,7 @@ class PreparedScheduler:
     def __init__(self, scheduler: Any, window: Window) -> None:
         vars(self).update(scheduler=scheduler, window=window)
 
-    __class__ = property(lambda self: _kind(self, "scheduler"))  # type: ignore[assignment]
+    __class__ = property(lambda self: _kind(self, "scheduler"))
 
     def __getattr__(self, name: str) -> Any:
         return _attribute_of(self, "scheduler", name)

@@ -230,7 +230,7 @@ def refusals_in_a_pass(runtime: Runtime) -> list[str]:
 
 def side_by_side(runtime: Runtime, others: int) -> Any:
     """What is gathered of five samples while a pass over others goes on beside theirs."""
-    loaders = [DataLoader(range(length), batch_size=2) for length in (5, others)]  # type: ignore[arg-type]
+    loaders: list[Any] = [DataLoader(range(length), batch_size=2) for length in (5, others)]  # type: ignore[arg-type]
     found: list[int] = []
     try:
         for batch, _ in zip(*runtime.prepare(*loaders), strict=False):

@@ -162,12 +162,12 @@ def test_a_resumed_run_must_find_its_data_as_it_was(before: dict[str, int], word
 
 def test_a_data_set_must_stay_as_long_as_it_was() -> None:
     data = [*DATA]
-    loader = prepare_loader(DataLoader(data, batch_size=3), ALONE, 0, CurrentRows())  # type: ignore[arg-type]
+    loader: Any = prepare_loader(DataLoader(data, batch_size=3), ALONE, 0, CurrentRows())  # type: ignore[arg-type]
     for length in (12, 8):
         data[:] = range(length)
         for use in (list, PreparedLoader.position, PreparedLoader.check):
             with pytest.raises(ConfigurationError, match=f"it had 10 and has {length}: prepare another loader"):
-                use(loader)  # type: ignore[operator]
+                use(loader)
 
 
 class ManyAtOnce(Dataset[Any]):

@@ -415,12 +415,12 @@ def test_a_prepared_optimizer_is_an_optimizer(tmp_path: Path) -> None:
 
 def test_what_is_prepared_looks_like_what_it_wraps(tmp_path: Path) -> None:
     with Runtime(config(tmp_path)) as runtime:
-        _, mine, _ = model_and_loader()
-        plateau = ReduceLROnPlateau(mine)
+        mine: Any = model_and_loader()[1]
+        plateau: Any = ReduceLROnPlateau(mine)
         optimizer, scheduler = runtime.prepare(mine, plateau)
         assert isinstance(optimizer, type(mine))
         assert isinstance(scheduler, ReduceLROnPlateau)
-        vars(mine)["smoothing"] = 1
+        mine.smoothing = 1
         optimizer.smoothing, scheduler.patience, scheduler.mine = 2, 3, 4
         assert (vars(mine)["smoothing"], plateau.patience, vars(plateau).get("mine")) == (2, 3, None)
         for other in (copy.copy(scheduler), copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
