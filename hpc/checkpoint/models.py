@@ -44,7 +44,7 @@ class NamedModel:
         buffers = {id(buffer) for buffer in model.buffers()}
         self.parameters = {name: each for name, each in self.values.items() if id(each) in parameters}
         self._buffers = {name: each for name, each in self.values.items() if id(each) in buffers}
-        filled = {name: each for name, each in self._buffers.items() if is_storable(each) and not _overlaps(each)}
+        filled = {name: each for name, each in self._buffers.items() if is_storable(each) and not overlaps(each)}
         self.live: dict[str, torch.Tensor] = {**self.parameters, **filled}
         """What is read in place; tied tensors are one object."""
         self._grown: list[str] = []
@@ -145,7 +145,7 @@ def _has_own_way(module: torch.nn.Module) -> bool:
     return bool(module._load_state_dict_pre_hooks) or (is_own and function is not torch.nn.Module._load_from_state_dict)
 
 
-def _overlaps(tensor: torch.Tensor) -> bool:
+def overlaps(tensor: torch.Tensor) -> bool:
     """Whether several elements may lie in one place of memory, as where a tensor was expanded: it cannot be written."""
     if is_distributed(tensor):
         return False

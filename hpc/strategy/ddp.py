@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from hpc.checkpoint.models import overlaps
 from hpc.checkpoint.names import few
 from hpc.errors import ConfigurationError
 from hpc.strategy.contract import Context
@@ -47,6 +48,7 @@ class DDP(Single):
         model = super()._share(model, blocks)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
+        make_sendable(model)
         device = self.context.group.device
         wrapped = Following(
             model,
@@ -56,6 +58,22 @@ class DDP(Single):
         )
         self._wrapped.append(wrapped)
         return wrapped
+
+
+def make_sendable(model: torch.nn.Module) -> None:
+    """Buffers travel from rank 0 to the others before each step: expanded ones get memory for every element.
+
+    Raises:
+        ConfigurationError: One is not dense, which torch cannot send (torch 2.6-2.13).
+    """
+    for name, buffer in model.named_buffers():
+        if buffer.layout is not torch.strided or buffer.is_quantized:
+            raise ConfigurationError(
+                f"strategy=ddp must have dense buffers, because rank 0 sends its own to the others, but {name} is of "
+                f"layout {buffer.layout} and type {buffer.dtype}: let it be a plain attribute, or dense."
+            )
+        if overlaps(buffer):
+            buffer.data = buffer.data.contiguous()
 
 
 class Following(DistributedDataParallel):

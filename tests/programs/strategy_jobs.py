@@ -128,6 +128,9 @@ def around_a_module(settings: Settings) -> dict[str, Any]:
     with Runtime(settings) as runtime:
         module: Any = Stack()
         module.scale = 1
+        module.register_buffer("spread", torch.ones(1).expand(3))
+        sparse = Stack()
+        sparse.register_buffer("kept", torch.eye(2).to_sparse())
         model = runtime.prepare(module)
         again = runtime.prepare(model, module)
         module.first.requires_grad_(False)
@@ -141,6 +144,8 @@ def around_a_module(settings: Settings) -> dict[str, Any]:
             "scale": module.scale,
             "other": hasattr(module, "other"),
             "said": said,
+            "spread": module.spread.tolist(),
+            "sparse": _refusal(lambda: runtime.prepare(sparse)),
         }
 
 
