@@ -23,6 +23,7 @@ from hpc.stop.activity import ENDING, EVALUATING, FIRST_STEP, RESTORING, SAVING,
 from hpc.stop.agreement import Agreement, all_end_here
 from hpc.stop.pace import Pace
 from hpc.stop.requests import StopCause
+from hpc.strategy.optimizer import check_schedulers
 from hpc.tracking.profiler import ProfilerWindow
 from hpc.tracking.report import Report
 from hpc.tracking.trackers import TrackedRun
@@ -238,6 +239,7 @@ class Boundary:
 
         Whether losses were finite is asked while it is committed: behind training, so that no device is waited for.
         """
+        check_schedulers(self.parts.strategy.prepared_optimizers, self.parts.state.others.values())
         logged = self.report.flush() if self.report is not None else ""
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:
