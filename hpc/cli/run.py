@@ -16,6 +16,7 @@ from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
 from hpc.say import fail
 
+LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
 READERS = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
 """Packages whose errors say that a command line or a config cannot be read."""
 
@@ -56,6 +57,7 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
                 config.hydra.job.id, config.hydra.job.num = "0", 0
         configs.append(config)
 
+    _only_our_launcher()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
     sys.argv[1:] = _checked(arguments, config_directory)
     try:
@@ -68,7 +70,26 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
         if not _is_about_configs(error):
             raise
         raise ConfigurationError(sentence(error)) from error
-    return _for_this_process(configs)
+    return configs
+
+
+def _only_our_launcher() -> None:
+    """Others would call back here or in jobs of their own, where nobody trains; and sweepers write before they do."""
+    from hydra.core.plugins import Plugins  # deferred, as above
+
+    plugins = Plugins.instance()
+    instantiate = type(plugins).instantiate_launcher
+
+    def checked(*, config: DictConfig, **more: Any) -> Any:
+        target = OmegaConf.select(config, "hydra.launcher._target_")
+        if target != LAUNCHER:
+            raise ConfigurationError(
+                f"hydra/launcher must be hpc for a sweep, but is {target}: "
+                "write `override hydra/launcher: hpc` into the defaults list of your config."
+            )
+        return instantiate(plugins, config=config, **more)
+
+    plugins.instantiate_launcher = checked  # type: ignore[method-assign, assignment]
 
 
 def _version_base() -> dict[str, Any]:
@@ -116,23 +137,13 @@ def _is_about_configs(error: BaseException) -> bool:
     return bool(known) and known[-1].partition(".")[0] in READERS
 
 
-def _for_this_process(configs: list[DictConfig]) -> list[DictConfig]:
-    """Hydra's own launcher calls back for every point of a sweep, one after the other in this process."""
-    if any(config.hydra.mode.name == "MULTIRUN" for config in configs):
-        raise ConfigurationError(
-            "hydra/launcher must be hpc for a sweep, but is another one: "
-            "write `override hydra/launcher: hpc` into the defaults list of your config."
-        )
-    return configs
-
-
 def _train(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig  # deferred, as above
 
     from hpc.submit.freeze import freeze_point, run_directory  # deferred, with the task: a sweep does not come this way
     from hpc.task.entry import run_here
 
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # run_dir may ask for it
     point = freeze_point(run_directory(config), ".", config)
     if point.settings.launch.dry_run:
         raise ConfigurationError(

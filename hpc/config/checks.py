@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from string import Formatter
@@ -31,6 +32,7 @@ DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
+INTERPOLATION = re.compile(r"(\\*)\$\{")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -53,6 +55,21 @@ def settings_of(config: DictConfig | dict[Any, Any]) -> Settings:
     if wrong:
         raise ConfigurationError(wrong)
     return settings
+
+
+def as_config(values: Mapping[Any, Any]) -> DictConfig:
+    """A config of values that are resolved already: what looks like an interpolation in one of them is text."""
+    config: DictConfig = OmegaConf.create(_literal(dict(values)))
+    return config
+
+
+def _literal(value: Any) -> Any:
+    """With a backslash before `${`; each of those that stand before it already counts twice (OmegaConf's grammar)."""
+    if isinstance(value, dict):
+        return {key: _literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return list(map(_literal, value))
+    return INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def plain(config: Any) -> dict[str, Any]:

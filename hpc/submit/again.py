@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc.config import sentence
+from hpc.config import as_config, sentence
 from hpc.config.secrets import check_visible
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.run.calls import Turn
@@ -108,11 +108,11 @@ def _checked(change: str) -> tuple[str, str]:
 
 def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     """Checked as when it was frozen. The overrides tell of the change, so that it is seen."""
-    config = OmegaConf.create(point.config)
+    config = as_config(point.config)
     try:
         for key, value in pairs:
             OmegaConf.update(config, key, _parsed(f"{key}={value}", key), force_add=True)
-        plain: Any = OmegaConf.to_container(config, resolve=False)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     keys = {key for key, _ in pairs}

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc.config import Settings, sentence, settings_of
+from hpc.config import Settings, as_config, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
@@ -82,6 +83,8 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
         ConfigurationError: The config is not valid, or names no training function.
     """
     set_run_directory(config, str(directory / name) if name != "." else str(directory))
+    if "hydra" in config:
+        HydraConfig.instance().set_config(config)  # ${hydra:...} means this point
     point = _Checked().point(name, overrides, resolved(config), known_to_hydra(config))
     point.line()  # what cannot be written down is refused before anything is
     return point
@@ -150,7 +153,7 @@ class _Checked:
 
 
 def _built(config: dict[Any, Any]) -> Settings:
-    settings = settings_of(config)
+    settings = settings_of(as_config(config))
     check_options(settings.cluster)
     return settings
 

@@ -227,6 +227,7 @@ HERE_ONLY: tuple[tuple[str, str], ...] = (
     ("experiment.target=job.nosuch", "experiment.target"),
     ("experiment.target=os.path.sep", "experiment.target"),
     ("runtime.launcher=mpd", "runtime.launcher"),
+    ("hydra.job.chdir=true", "hydra.job.chdir"),
 )
 SWEPT: tuple[tuple[str, str], ...] = (
     ("seed=choice()", "seed"),
@@ -252,6 +253,7 @@ SWEPT: tuple[tuple[str, str], ...] = (
     ("cluster.partition=nowhere", "cluster.partition"),
     ("cluster.partition='cpu,nowhere'", "cluster.partition"),
     ("hydra/launcher=basic", "hydra/launcher"),
+    ("+hydra.job.env_set.FOO=1", "hydra.job.env_set"),
 )
 """With -m."""
 
@@ -376,6 +378,11 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", *HERE, "--resolve"), ("--resolve",)),
     Bad(("script", *HERE, "cluster=local"), ("cluster",)),
     Bad(("script", *HERE, "seed=x"), ("seed",)),
+    Bad(
+        ("run", "--config-path", "conf", "-m", "seed=1,2"),
+        ("hydra/launcher", "BasicLauncher"),
+        {"conf/config.yaml": "seed: 3\nexperiment: {target: job.train}\n"},
+    ),
 )
 
 
