@@ -97,7 +97,7 @@ class Cluster:
     sbatch: dict[str, Any] = field(default_factory=dict)
     """More sbatch options, without dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
     srun: list[str] = field(default_factory=list)
-    """Further srun arguments: ["--cpu-bind=cores"]."""
+    """Further options of srun, each of them one whole word: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
     """Shell lines that run before srun: module loads, ulimits."""
     environment: dict[str, str] = field(default_factory=dict)

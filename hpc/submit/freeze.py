@@ -26,6 +26,7 @@ from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
 from hpc.submit.snapshot import code_of
+from hpc.submit.srun import asked_of_srun
 
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
@@ -155,6 +156,7 @@ class _Checked:
 def _built(config: dict[Any, Any]) -> Settings:
     settings = settings_of(as_config(config))
     check_options(settings.cluster)
+    tuple(asked_of_srun(settings))
     return settings
 
 
