@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from hpc.config import Settings, as_config, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
+from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.say import each
@@ -28,6 +31,7 @@ from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
 from hpc.submit.snapshot import code_of
 from hpc.submit.srun import asked_of_srun
 
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
 SECTIONS = ("hardware", "cluster", "container", "strategy", "runtime", "checkpoint", "launch", "experiment")
@@ -105,6 +109,8 @@ def run_directory(config: DictConfig) -> Path:
         raise ConfigurationError(f"run_dir must be the name of a directory, but is {_shown(asked)}.")
     if not CONTROL.isdisjoint(str(asked)):
         raise ConfigurationError(f"run_dir must be one line without control characters, but is {str(asked)!r}.")
+    if URL.match(str(asked)):
+        raise ConfigurationError(f"run_dir must be a directory that all nodes see, but is {asked}.")
     try:
         directory = Path(str(asked)).expanduser().absolute()
         long = [part for part in directory.parts if len(part.encode()) > LONGEST_NAME]
@@ -121,10 +127,14 @@ def run_directory(config: DictConfig) -> Path:
 def _check_place(directory: Path) -> None:
     """Before training has been imported and anything was written: files cannot hold directories."""
     for path in (directory, *directory.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise ConfigurationError(f"run_dir must be a writable directory, but {path} is a file.")
-            return
+        try:
+            if path.is_dir():
+                return
+        except OSError as error:  # too long a path, or a directory that one may not look into
+            raise not_writable(path, error) from error
+        if os.path.lexists(path):
+            kind = "a link that leads nowhere" if path.is_symlink() else "a file"
+            raise ConfigurationError(f"run_dir must be a writable directory, but {path} is {kind}.")
 
 
 def _shown(value: Any) -> str:

@@ -111,6 +111,8 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ('run_dir="a\tb"', "run_dir"),
     ("run_dir=~nobody-of-this-name/x", "run_dir"),
     (f"run_dir={'x' * 300}", "run_dir"),
+    (f"run_dir={'/'.join(['x' * 200] * 22)}", "run_dir"),
+    ("run_dir=s3://bucket/x", "run_dir"),
     ("run_dir=job.py", "run_dir"),
     ("run_dir=job.py/below", "run_dir"),
     # none of the choices
@@ -253,6 +255,10 @@ SWEPT: tuple[tuple[str, str], ...] = (
     ("cluster.partition=nowhere", "cluster.partition"),
     ("cluster.partition='cpu,nowhere'", "cluster.partition"),
     ("hydra/launcher=basic", "hydra/launcher"),
+    ("+hydra.sweeper.params=[seed=1]", "hydra.sweeper.params"),
+    ("seed=choice(choice(1,2),3)", "seed"),
+    ("cluster=null", "cluster"),
+    ("cluster=42", "cluster"),
     ("+hydra.job.env_set.FOO=1", "hydra.job.env_set"),
 )
 """With -m."""
@@ -288,6 +294,7 @@ YAML: tuple[tuple[str | bytes, str], ...] = (
     ("defaults: [3]\n", "config"),
     ("defaults: [config]\n", "config"),
     ("hydra: 5\n", "hydra"),
+    ("hydra: null\n", "hydra"),
     ("hydra: {searchpath: [file://nowhere/at/all]}\n", "nowhere"),
     ("hydra: {searchpath: 5}\n", "hydra.searchpath"),
     ("hydra: {nosuch: 5}\n", "hydra.nosuch"),
@@ -301,6 +308,8 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     ("cluster: []", "cluster"),
     ("cluster: slurm", "cluster"),
     ("strategy: fsdp", "strategy"),
+    ("strategy:", "strategy must be a mapping"),
+    ("launch:", "launch must be a mapping"),
     ("checkpoint: 5", "checkpoint"),
     ("runtime: {trackers: 5}", "runtime.trackers"),
     ("runtime: {profile: 5}", "runtime.profile"),
@@ -378,6 +387,10 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", *HERE, "--resolve"), ("--resolve",)),
     Bad(("script", *HERE, "cluster=local"), ("cluster",)),
     Bad(("script", *HERE, "seed=x"), ("seed",)),
+    Bad(("run", *HERE), ("experiment.target", "takes (cfg, model)"), {"job.py": "def train(cfg, model): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "takes ()"), {"job.py": "def train(): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "async"), {"job.py": "async def train(cfg): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "yield"), {"job.py": "def train(cfg):\n    yield 1\n"}),
     Bad(
         ("run", "--config-path", "conf", "-m", "seed=1,2"),
         ("hydra/launcher", "BasicLauncher"),

@@ -43,7 +43,7 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
         ),
         ({"runtime": {"device": "tpu"}}, "runtime.device must be one of auto, cuda, xla, mps, cpu, but is tpu."),
         ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
-        ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),
+        ({"seed": "many"}, "seed must be a whole number, but is many."),
         ({"experiment": {"goal": "x"}}, "experiment.goal is no setting: experiment has name, target."),
         ({"checkpoint": {"on_error": "ignore"}}, "checkpoint.on_error must be one of stop, continue, but is ignore."),
         ({"checkpoint": {"every_minutes": 0}}, "checkpoint.every_minutes must be above 0, but is 0."),
