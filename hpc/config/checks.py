@@ -111,6 +111,8 @@ def _to_object(merged: Any) -> Settings:
     settings = OmegaConf.to_object(merged)
     if not isinstance(settings, Settings):
         raise ConfigurationError(f"The config must be a mapping, but is {type(settings).__name__}.")
+    variables = settings.cluster.environment
+    variables.update({name: typed(value) for name, value in variables.items() if isinstance(value, (bool, int, float))})
     return settings
 
 

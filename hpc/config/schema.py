@@ -100,8 +100,8 @@ class Cluster:
     """Further options of srun, each of them one whole word: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
     """Shell lines that run before srun: module loads, ulimits."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Exported before srun: NCCL_SOCKET_IFNAME and its like. true and false are these words; 1.10 needs quotes."""
     grace_seconds: int | None = field(default=None, metadata=at_least(1))
     """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
     half of a short time limit, and longer where the run's own steps and saves are measured to need it."""

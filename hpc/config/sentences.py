@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    KeyValidationError,
     OmegaConfBaseException,
     UnsupportedInterpolationType,
 )
@@ -72,10 +73,10 @@ def _of_group(error: BaseException) -> str:
     """A choice from a group that is no name: Hydra says so without the group, which its frame knows."""
     frames = [frame for frame, _ in traceback.walk_tb(_trace(error))]
     override = frames[-1].f_locals.get("override") if frames and isinstance(error, ValueError) else None
-    group = getattr(override, "key_or_group", None)
-    if group is None:
+    if override is None or not hasattr(override, "key_or_group"):
         return ""
-    return f"{group} must be the name of a preset, in quotes where it is a number, but is {typed(override.value())}"
+    told = typed(override.value())
+    return f"{override.key_or_group} must be the name of a preset, in quotes where it is a number, but is {told}"
 
 
 def _place(override: str, lines: list[str]) -> str:
@@ -96,7 +97,7 @@ def _of_omegaconf(error: BaseException) -> str:
         return f"{_first(error)} (at {key}): register that resolver in the module of experiment.target"
     if not isinstance(error, OmegaConfBaseException):
         return ""
-    if key and is_private_key(str(key)):
+    if key and is_private_key(str(key)) and not isinstance(error, KeyValidationError):
         return f"{key} must be a text or a number, but is not"
     text, file = _first(error), _file(error)
     merged = MERGED.fullmatch(text)
