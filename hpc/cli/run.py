@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hpc.cli.surroundings import surroundings
 from hpc.config import sentence
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
@@ -32,8 +33,10 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
         SystemExit: 78 after one sentence when something is configured wrongly; the run's own code when it fails.
     """
     try:
-        for config in _composed(sys.argv[1:] if arguments is None else arguments, Path(config_directory).absolute()):
-            _train(config)
+        with surroundings():
+            directory = Path.cwd() / config_directory  # asked before Hydra does, in whose words nobody would know it
+            for config in _composed(sys.argv[1:] if arguments is None else arguments, directory):
+                _train(config)
     except HpcError as error:
         fail(error)
         raise SystemExit(error.exit_code) from error
