@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from types import TracebackType
 from typing import Any
 
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -25,7 +26,7 @@ from hpc.config.secrets import is_private_key, masked_override
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
 NO_NEWS = ("Error parsing override", "Error when parsing index")
-MERGED = re.compile(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
+MERGED = re.compile(r"(?:Merge error|Invalid type assigned): \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
 TYPES = (
     (re.compile(r"Value '(.*)' of type '\w+' could not be converted to Integer", re.DOTALL), "a whole number"),
     (re.compile(r"Value '(.*)' of type '\w+' could not be converted to Float", re.DOTALL), "a number"),
@@ -41,7 +42,9 @@ OMEGACONF_DETAILS = ("full_key:", "object_type=", "reference_type=", "Environmen
 def sentence(error: BaseException) -> str:
     """One sentence of an error, ending in a full stop, with the file it is about where one can be told."""
     told = next((each for each in _chain(error) if isinstance(each, (OmegaConfBaseException, YAMLError))), error)
-    text = _of_hydra(told) or _of_group(told) or _of_omegaconf(told) or _of_yaml(told) or _of_any(told)
+    text = (
+        _of_hydra(told) or _of_group(told) or _of_merge(told) or _of_omegaconf(told) or _of_yaml(told) or _of_any(told)
+    )
     place = IN_FILE.match(str(error)) if told is not error else None
     known = f" (in {place.group(1)})" if place and place.group(1) not in text else ""
     return f"{text.rstrip('.')}{known}."
@@ -101,8 +104,8 @@ def _of_omegaconf(error: BaseException) -> str:
         return f"{key} must be a text or a number, but is not"
     text, file = _first(error), _file(error)
     merged = MERGED.fullmatch(text)
-    if merged and merged[1] in SECTIONS:
-        return f"{SECTIONS[merged[1]]} must be a mapping of its settings, but is {merged[2]}"
+    if merged and (merged[1] in SECTIONS or key):
+        return f"{SECTIONS.get(merged[1], key)} must be a mapping of its settings, but is {merged[2]}"
     text = _of_type(key, text) or text
     known = f" (at {key})" if key and not re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", text) else ""
     return f"{text}{known} (in {file})" if file else f"{text}{known}"
@@ -116,6 +119,18 @@ def _of_type(key: str | None, text: str) -> str:
             kind = "a mapping of its settings" if key in SECTIONS.values() else must_be
             return f"{key} must be {kind}, but is {'null' if found[1] in ('None', 'Optional') else found[1]}"
     return ""
+
+
+def _of_merge(error: BaseException) -> str:
+    """A list where a mapping belongs, or the other way round: OmegaConf says so without the setting."""
+    if not isinstance(error, OmegaConfBaseException) or not str(error).startswith("Cannot merge"):
+        return ""
+    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(_trace(each))]
+    sections = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == "_merge_with"]
+    if not sections:
+        return ""
+    must_be, is_one = ("a list", "a mapping") if OmegaConf.is_list(sections[-1]) else ("a mapping", "a list")
+    return f"{sections[-1]._get_full_key(None)} must be {must_be}, but is {is_one}"
 
 
 def _sections(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
