@@ -246,4 +246,6 @@ def _wrong_experiment(experiment: Experiment) -> str:
             "experiment.target must be a module and a function of it, such as my_project.train.train, "
             f"but is {experiment.target}."
         )
+    if not experiment.name.strip(". "):
+        return f"experiment.name must be a name, but is {experiment.name}."
     return ""

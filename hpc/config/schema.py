@@ -230,7 +230,7 @@ class CheckpointOptions:
     """This many checkpoints stay, the newest ones; the last one that was read back whole is never deleted."""
     keep_every_steps: int | None = field(default=None, metadata=at_least(1))
     """Checkpoints of steps that this divides stay for ever."""
-    best_metric: str | None = None
+    best_metric: str | None = field(default=None, metadata=without(""))
     """The checkpoint with the best value of this logged metric stays."""
     best_mode: str = field(default="min", metadata=one_of("min", "max"))
     """min or max."""

@@ -42,9 +42,8 @@ OMEGACONF_DETAILS = ("full_key:", "object_type=", "reference_type=", "Environmen
 def sentence(error: BaseException) -> str:
     """One sentence of an error, ending in a full stop, with the file it is about where one can be told."""
     told = next((each for each in _chain(error) if isinstance(each, (OmegaConfBaseException, YAMLError))), error)
-    text = (
-        _of_hydra(told) or _of_group(told) or _of_merge(told) or _of_omegaconf(told) or _of_yaml(told) or _of_any(told)
-    )
+    readers = (_of_hydra, _of_group, _of_merge, _of_omegaconf, _of_yaml, _of_any)
+    text = next(filter(None, (reader(told) for reader in readers)))
     place = IN_FILE.match(str(error)) if told is not error else None
     known = f" (in {place.group(1)})" if place and place.group(1) not in text else ""
     return f"{text.rstrip('.')}{known}."

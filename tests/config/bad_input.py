@@ -134,6 +134,7 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     # names that are none
     ("experiment.name=../../x", "experiment.name"),
     ("experiment.name=a/b", "experiment.name"),
+    ("experiment.name=..", "experiment.name"),
     ("experiment.name=50%", "experiment.name"),
     ("experiment.name=''", "experiment.name"),
     ('experiment.name="a\tb"', "experiment.name"),
@@ -309,6 +310,10 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     ("cluster: slurm", "cluster"),
     ("strategy: fsdp", "strategy"),
     ("strategy:", "strategy must be a mapping"),
+    ("cluster: {srun: {a: 1}}", "cluster.srun must be a list"),
+    ("cluster: {sbatch: [exclusive]}", "cluster.sbatch must be a mapping"),
+    ("cluster: {required: {account: [x]}}", "cluster.required.account must be a mapping"),
+    ("cluster: {limits: [5]}", "cluster.limits[0] must be a mapping"),
     ("launch:", "launch must be a mapping"),
     ("checkpoint: 5", "checkpoint"),
     ("runtime: {trackers: 5}", "runtime.trackers"),
