@@ -10,7 +10,6 @@ import click
 
 from hpc.cli.surroundings import surroundings
 from hpc.errors import HpcError
-from hpc.say import fail
 
 
 class LazyGroup(click.Group):
@@ -31,6 +30,8 @@ class LazyGroup(click.Group):
             with surroundings():
                 return super().invoke(ctx)
         except HpcError as error:
+            from hpc.say import fail  # deferred: a verb that works need not wait for it
+
             fail(error)
             raise SystemExit(error.exit_code) from error
 

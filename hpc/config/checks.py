@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
     CONTAINER_RUNTIMES,
+    TRACKERS,
     CheckpointOptions,
     Cluster,
     Container,
@@ -124,6 +125,7 @@ def _wrong_together(settings: Settings) -> str:
         or _wrong_container(settings.container, settings.cluster)
         or _wrong_packing(settings)
         or _wrong_strategy(settings.strategy)
+        or _wrong_trackers(settings.runtime.trackers)
         or _wrong_checkpoint(settings.checkpoint)
         or _wrong_experiment(settings.experiment)
     )
@@ -240,6 +242,13 @@ def _wrong_strategy(strategy: StrategyOptions) -> str:
     return ""
 
 
+def _wrong_trackers(names: list[str]) -> str:
+    unknown = [name for name in names if name not in TRACKERS and "." not in name]
+    if unknown:
+        return f"runtime.trackers must hold {', '.join(TRACKERS)} or module.Class of your own, but has {unknown[0]!r}."
+    return ""
+
+
 def _wrong_experiment(experiment: Experiment) -> str:
     if experiment.target and not FUNCTION.fullmatch(experiment.target):
         return (
@@ -247,5 +256,5 @@ def _wrong_experiment(experiment: Experiment) -> str:
             f"but is {experiment.target}."
         )
     if not experiment.name.strip(". "):
-        return f"experiment.name must be a name, but is {experiment.name}."
+        return f"experiment.name must be a name, but is {experiment.name!r}."
     return ""

@@ -41,7 +41,7 @@ def without(characters: str) -> Limits:
 
 
 def names_a_file() -> Limits:
-    """The path of a file, whose content is kept with the submission; null where the option may be null."""
+    """The path of a JSON file, whose content is kept with the submission; null where the option may be null."""
     return {"file": True}
 
 

@@ -17,6 +17,7 @@ from hpc.config.limits import above, at_least, names_a_file, one_of, only_of, wi
 CONTAINER_RUNTIMES = ("apptainer", "pyxis", "podman", "docker", "charliecloud")
 NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
 """What a shell, or a runtime for containers, would not take as a part of one word."""
+TRACKERS = ("tensorboard", "csv", "wandb", "mlflow")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 

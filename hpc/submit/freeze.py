@@ -30,6 +30,7 @@ from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
 from hpc.submit.snapshot import code_of
 from hpc.submit.srun import asked_of_srun
+from hpc.world.launchers import LAUNCHERS
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LONGEST_NAME = 255
@@ -175,6 +176,10 @@ def _check(point: Point) -> None:
         raise ConfigurationError(
             "experiment.target must name the training function, such as my_project.train.train, but is missing."
         )
+    launcher = point.settings.runtime.launcher
+    known = ("auto", *(row.name for row in LAUNCHERS))
+    if launcher not in ("", *known):
+        raise ConfigurationError(f"runtime.launcher must be one of {', '.join(known)}, but is {launcher}.")
     steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")

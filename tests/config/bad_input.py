@@ -92,6 +92,8 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ("strategy.blocks=GPT2Block", "strategy.blocks"),
     ("strategy.compile=[1]", "strategy.compile"),
     ("runtime.trackers=tensorboard", "runtime.trackers"),
+    ("runtime.trackers=[tensorbord]", "runtime.trackers"),
+    ("runtime.launcher=mpd", "runtime.launcher"),
     ("runtime.deterministic=2.5", "runtime.deterministic"),
     ("checkpoint.every_minutes=soon", "checkpoint.every_minutes"),
     ("checkpoint.asynchronous=null", "checkpoint.asynchronous"),
@@ -229,7 +231,6 @@ HERE_ONLY: tuple[tuple[str, str], ...] = (
     ("experiment.target=nosuch.train", "experiment.target"),
     ("experiment.target=job.nosuch", "experiment.target"),
     ("experiment.target=os.path.sep", "experiment.target"),
-    ("runtime.launcher=mpd", "runtime.launcher"),
     ("hydra.job.chdir=true", "hydra.job.chdir"),
 )
 SWEPT: tuple[tuple[str, str], ...] = (
@@ -397,6 +398,11 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", *HERE, "--resolve"), ("--resolve",)),
     Bad(("script", *HERE, "cluster=local"), ("cluster",)),
     Bad(("script", *HERE, "seed=x"), ("seed",)),
+    Bad(
+        ("run", *SUBMIT, "strategy=deepspeed", "strategy.deepspeed_config=ds.json"),
+        ("strategy.deepspeed_config", "JSON"),
+        {"ds.json": "{"},
+    ),
     Bad(("run", *HERE), ("experiment.target", "takes (cfg, model)"), {"job.py": "def train(cfg, model): pass\n"}),
     Bad(("run", *HERE), ("experiment.target", "takes ()"), {"job.py": "def train(): pass\n"}),
     Bad(("run", *HERE), ("experiment.target", "async"), {"job.py": "async def train(cfg): pass\n"}),
