@@ -85,7 +85,7 @@ def test_a_number_in_any_dress_is_kept(value: Any, kept: Any) -> None:
         (print, "but is a builtin_function_or_method"),
         ({"a": [1, torch.zeros(3)]}, "value at a at 1 must be"),
         (b"bytes", "but is a bytes"),
-        (10**5000, "finished.json can hold, but is not: Exceeds the limit"),
+        ([10**5000], "finished.json can hold, but is not: Exceeds the limit"),
         (Fraction(10**400), "finished.json can hold"),
         (Decimal("sNaN"), "finished.json can hold"),
         (endless, "finished.json can hold, but is not: maximum recursion"),
