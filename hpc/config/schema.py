@@ -20,7 +20,7 @@ NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
 TRACKERS = ("tensorboard", "csv", "wandb", "mlflow")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
-MOST, MOST_MINUTES, MOST_GRACE_SECONDS = 2**31 - 1, (2**31 - 1) // 60, 2**16 - 1
+MOST, MOST_MINUTES, MOST_GRACE_SECONDS = 2**31 - 1, 2**31 // 60 - 1, 2**16 - 1
 """Above them Slurm counts from 0 again or takes no limit, in silence (sbatch 22.05); --signal says no."""
 
 
