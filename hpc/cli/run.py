@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hpc.cli.surroundings import surroundings
+from hpc.cli.surroundings import readable, surroundings
 from hpc.config import sentence
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
@@ -123,7 +123,9 @@ def _checked(arguments: list[str], config_directory: Path) -> list[str]:
     if path.startswith("pkg://"):
         return [*options, *given.overrides]
     directory, name = Path(path).expanduser().absolute(), (given.config_name or "config").removesuffix(".yaml")
-    if not (directory / f"{name}.yaml").is_file():
+    with readable():
+        is_there = (directory / f"{name}.yaml").is_file()
+    if not is_there:
         raise ConfigurationError(f"--config-path must be a directory with {name}.yaml in it, but {directory} has none.")
     return [*options, f"--config-path={directory}", *given.overrides]
 

@@ -1,4 +1,4 @@
-"""What may be wrong around any verb, whatever it does: where it is typed, and where its words go."""
+"""What may be wrong around any verb, whatever it does: where it is typed, what it may look at, where its words go."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ WORDS = {
     errno.ENOENT: "The directory that this is typed in must be there, but was removed: change to another one.",
     errno.ENOSPC: "What is printed must have room where it is written, but the device is full.",
 }
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Explain what a verb that runs none of the user's code may not look at.
+
+    Raises:
+        ConfigurationError: It may not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ConfigurationError(f"{error.filename} must be open to you, but is not: {error.strerror}.") from error
 
 
 @contextmanager

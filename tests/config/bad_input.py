@@ -395,6 +395,11 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", "--config-path", "odd"), ("odd", "config.yaml"), {"odd/config.yaml/": ""}),
     Bad(("run", "--config-path", "linked"), ("linked", "config.yaml"), {"linked/config.yml": CONFIG}),
     Bad(("run", "--config-path", "conf", "--config-name", "nosuch"), ("nosuch.yaml",)),
+    *(
+        Bad((*typed, "x" * 300), ("x" * 300, "too long"))
+        for typed in (("run", "--config-path"), ("status",), ("logs",))
+    ),
+    Bad(("diff", "x" * 300, "conf"), ("x" * 300, "too long")),
     Bad(("run", "-cp", "nowhere", "-m", "seed=1,2"), ("nowhere", "config.yaml")),
     Bad(("script", "--config-path", "nowhere"), ("nowhere", "config.yaml")),
     Bad(("run", *HERE, "cluster=site"), ("cluster",), {"conf/cluster/site.yaml/": ""}),
