@@ -10,12 +10,14 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hpc.cli.surroundings import readable, surroundings
 from hpc.config import sentence
 from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
 from hpc.say import fail
 
+LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
 READERS = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
 """Packages whose errors say that a command line or a config cannot be read."""
 
@@ -31,8 +33,10 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
         SystemExit: 78 after one sentence when something is configured wrongly; the run's own code when it fails.
     """
     try:
-        for config in _composed(sys.argv[1:] if arguments is None else arguments, Path(config_directory).absolute()):
-            _train(config)
+        with surroundings():
+            directory = Path.cwd() / config_directory  # asked before Hydra does, in whose words nobody would know it
+            for config in _composed(sys.argv[1:] if arguments is None else arguments, directory):
+                _train(config)
     except HpcError as error:
         fail(error)
         raise SystemExit(error.exit_code) from error
@@ -56,6 +60,7 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
                 config.hydra.job.id, config.hydra.job.num = "0", 0
         configs.append(config)
 
+    _only_our_launcher()
     process_environ()["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
     sys.argv[1:] = _checked(arguments, config_directory)
     try:
@@ -68,7 +73,26 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
         if not _is_about_configs(error):
             raise
         raise ConfigurationError(sentence(error)) from error
-    return _for_this_process(configs)
+    return configs
+
+
+def _only_our_launcher() -> None:
+    """Others would call back here or in jobs of their own, where nobody trains; and sweepers write before they do."""
+    from hydra.core.plugins import Plugins  # deferred, as above
+
+    plugins = Plugins.instance()
+    instantiate = type(plugins).instantiate_launcher
+
+    def checked(*, config: DictConfig, **more: Any) -> Any:
+        target = OmegaConf.select(config, "hydra.launcher._target_")
+        if target != LAUNCHER:
+            raise ConfigurationError(
+                f"hydra/launcher must be hpc for a sweep, but is {target}: "
+                "write `override hydra/launcher: hpc` into the defaults list of your config."
+            )
+        return instantiate(plugins, config=config, **more)
+
+    plugins.instantiate_launcher = checked  # type: ignore[method-assign, assignment]
 
 
 def _version_base() -> dict[str, Any]:
@@ -99,7 +123,9 @@ def _checked(arguments: list[str], config_directory: Path) -> list[str]:
     if path.startswith("pkg://"):
         return [*options, *given.overrides]
     directory, name = Path(path).expanduser().absolute(), (given.config_name or "config").removesuffix(".yaml")
-    if not (directory / f"{name}.yaml").is_file():
+    with readable():
+        is_there = (directory / f"{name}.yaml").is_file()
+    if not is_there:
         raise ConfigurationError(f"--config-path must be a directory with {name}.yaml in it, but {directory} has none.")
     return [*options, f"--config-path={directory}", *given.overrides]
 
@@ -116,23 +142,13 @@ def _is_about_configs(error: BaseException) -> bool:
     return bool(known) and known[-1].partition(".")[0] in READERS
 
 
-def _for_this_process(configs: list[DictConfig]) -> list[DictConfig]:
-    """Hydra's own launcher calls back for every point of a sweep, one after the other in this process."""
-    if any(config.hydra.mode.name == "MULTIRUN" for config in configs):
-        raise ConfigurationError(
-            "hydra/launcher must be hpc for a sweep, but is another one: "
-            "write `override hydra/launcher: hpc` into the defaults list of your config."
-        )
-    return configs
-
-
 def _train(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig  # deferred, as above
 
     from hpc.submit.freeze import freeze_point, run_directory  # deferred, with the task: a sweep does not come this way
     from hpc.task.entry import run_here
 
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # run_dir may ask for it
     point = freeze_point(run_directory(config), ".", config)
     if point.settings.launch.dry_run:
         raise ConfigurationError(

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpc.cli.surroundings import readable
 from hpc.environ import process_environ
 from hpc.errors import EXIT_INTERRUPTED, HpcError
 from hpc.run.listing import list_points
@@ -48,7 +49,8 @@ def answering(function: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            with readable():
+                function(*arguments, **options)
         except HpcError as error:
             from hpc.say import fail  # deferred: logging is imported for nothing else
 

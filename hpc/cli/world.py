@@ -88,7 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
         dict(answer["variables"])
     except OSError as error:
         raise WorldError(f"{path} must hold what `hpc world --json` printed, but cannot be read: {error}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WorldError(
             f"{path} must hold what `hpc world --json` printed, but does not: see what it printed on stderr instead."
         ) from error

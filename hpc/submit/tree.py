@@ -239,6 +239,8 @@ def _walk(directory: Path) -> Iterator[Path]:
 def _may_be_code(parent: Path, name: str) -> bool:
     if name.startswith(".") or name in NEVER or name.endswith(".egg-info"):
         return False
+    if not os.access(parent / name, os.R_OK | os.X_OK):  # nor could this user import anything from there
+        return False
     return not any((parent / name / sign).exists() for sign in ("pyvenv.cfg", "conda-meta"))
 
 

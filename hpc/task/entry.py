@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process, process_secret
 from hpc.attempt.life import start
-from hpc.config import Settings, leaves
+from hpc.config import Settings, as_config, leaves
 from hpc.config.secrets import MASK
 from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError, LoadError
@@ -97,7 +96,7 @@ def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
     hydra_config.restore(point.hydra)
     train = training_function(point.settings.experiment.target)
     warn_of_code_outside()
-    value = train(_as_config(point.config))
+    value = train(as_config(point.config))
     _end(attempt, value)
     return value
 
@@ -216,9 +215,3 @@ def _kept(value: Any) -> Any:
     except TypeError as error:
         warn(str(error))
         return None
-
-
-def _as_config(config: Mapping[str, Any]) -> Any:
-    from omegaconf import OmegaConf  # deferred: attribute access is all that is wanted of it
-
-    return OmegaConf.create(dict(config))

@@ -57,12 +57,13 @@ def returns(sweep: Sweep, status: SweepStatus) -> list[JobReturn]:
 def _return(point: Point, found: PointStatus) -> JobReturn:
     from pathlib import Path  # deferred, as above
 
+    from hpc.config import as_config  # deferred, as above
     from hpc.run.result import read_result  # deferred, as above
 
     result = read_result(Path(found.directory))
     job = JobReturn(
         overrides=list(point.overrides),
-        cfg=OmegaConf.create(point.config),
+        cfg=as_config(point.config),
         hydra_cfg=OmegaConf.create({"hydra": dict(point.hydra)}),
         working_dir=found.directory,
         task_name=point.settings.experiment.name,

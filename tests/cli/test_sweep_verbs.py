@@ -285,7 +285,7 @@ def test_resume_and_retry_submit_what_they_should(made: Made, fake_slurm: FakeSl
     assert [point["overrides"].get("hardware.memory_gb") for point in changed[5:8]] == [None, "9", None]
     for words, sentence in (
         (("--set", "seed=3"), "--set must be a setting of hardware, cluster, launch"),
-        (("--set", "hardware.memory_gb=much"), "could not be converted to Integer (at hardware.memory_gb)"),
+        (("--set", "hardware.memory_gb=much"), "hardware.memory_gb must be a whole number, but is much"),
         (("--cause", "boredom"), "--cause must be of"),
     ):
         refused = hpc(fake_slurm, "retry", made.directory, *words)
