@@ -24,6 +24,9 @@ docker) # its daemon is outside the job, where the job's numbers of GPUs mean ot
         unset CUDA_VISIBLE_DEVICES
     fi
     ;;
+apptainer)
+    export APPTAINER_NO_EVAL=1 SINGULARITY_NO_EVAL=1 # or its shell would read $ and quotes in the values below
+    ;;
 charliecloud)
     export USER=${USER:-$(id -un)} # ch-run asks for it
     unset TMPDIR                   # or it would be the container's /tmp

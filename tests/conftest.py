@@ -126,7 +126,7 @@ def fake_slurm(tmp_path: Path) -> FakeSlurm:
     directory = tmp_path / "fake slurm"
     (directory / "bin").mkdir(parents=True)
     (directory / "scripts").mkdir()
-    for name in ("sinfo", "scontrol", "scancel", "squeue", "srun", "sbatch"):
+    for name in ("sinfo", "scontrol", "scancel", "squeue", "sacct", "srun", "sbatch"):
         path = directory / "bin" / name
         path.write_text(SBATCH if name == "sbatch" else COMMAND)
         path.chmod(0o755)

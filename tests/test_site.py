@@ -30,8 +30,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(*scripts: str) -> str:
-    """A shell's script of these, in which `hpc` is the one that is tested."""
-    return "\n".join([f'hpc() {{ {shlex.quote(sys.executable)} -m hpc "$@"; }}', "set -eu", *scripts])
+    """A shell's script of these, in which `hpc` is the one that is tested, and `python` the one that tests."""
+    python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}'
+    return "\n".join([python, 'hpc() { python -m hpc "$@"; }', "set -eu", *scripts])
 
 
 def test_the_five_minute_start_can_be_typed(tmp_path: Path, fake_slurm: FakeSlurm) -> None:

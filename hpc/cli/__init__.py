@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc.cli.lazy import LazyGroup
+from hpc.environ import process_environ
 
 VERBS = {
     "cancel": "hpc.cli.cancel:cancel_command",
@@ -29,5 +30,8 @@ main = LazyGroup(
     VERBS,
     name="main",
     help="One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "color": False if process_environ().get("NO_COLOR") else None,  # https://no-color.org
+    },
 )

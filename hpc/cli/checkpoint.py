@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,6 +25,7 @@ from hpc.run.lives import read_back_times
 from hpc.say import fail, warn
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; see docs/settings.md.")
 COLUMNS = ("step", "size", "age", "verified", "logged")
 DAMAGED = "damaged"
 UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -33,42 +36,51 @@ def checkpoint_command() -> None:
     """What a run has saved: list, verify, export."""
 
 
-@checkpoint_command.command("ls")
+@checkpoint_command.command("ls", short_help="Every checkpoint of RUN.")
 @click.argument("run", type=RUN)
+@json_option
 @click.pass_context
-def list_command(context: click.Context, run: Path) -> None:
+def list_command(context: click.Context, run: Path, as_json: bool) -> None:
     """Every checkpoint of RUN: step, size, age, when it was last read back whole, and what was logged.
 
     Exit with 65 when one cannot be followed.
     """
     with _told(context):
-        rows: list[tuple[str, ...]] = []
-        for directory in _points(run):
-            rows = [*rows, *(own := listing(directory, time.time()))]
-            click.echo(f"{directory}\n{aligned([COLUMNS, *own])}")
-        if any(DAMAGED in row for row in rows):
+        found = {directory: listing(directory) for directory in _points(run)}
+        if as_json:
+            points = [{"directory": str(directory), "checkpoints": own} for directory, own in found.items()]
+            click.echo(json.dumps({"format": 1, "run": str(run), "points": points}))
+        for directory, own in found.items() if not as_json else ():
+            click.echo(f"{directory}\n{aligned([COLUMNS, *(_row(each, time.time()) for each in own)])}")
+        if any(each["problem"] for own in found.values() for each in own):
             context.exit(LoadError.exit_code)
 
 
-@checkpoint_command.command("verify")
+@checkpoint_command.command("verify", short_help="Read every byte of them; 65 where one is damaged.")
 @click.argument("run", type=RUN)
+@json_option
 @click.pass_context
-def verify_command(context: click.Context, run: Path) -> None:
+def verify_command(context: click.Context, run: Path, as_json: bool) -> None:
     """Read every byte of every checkpoint of RUN; exit with 65 when one is damaged."""
     with _told(context):
-        found = [_verified(directory, each) for directory in _points(run) for each in _store(directory).list()]
-        if not found:
+        stored = [(directory, each) for directory in _points(run) for each in _store(directory).list()]
+        if not stored:
             raise LoadError(f"{run} must be a run directory with checkpoints, but has none.")
-        if not all(found):
+        found = {str(each.directory): _verified(directory, each, as_json) for directory, each in stored}
+        if as_json:
+            told = [{"checkpoint": checkpoint, "problems": problems} for checkpoint, problems in found.items()]
+            click.echo(json.dumps({"format": 1, "run": str(run), "checkpoints": told}))
+        if any(found.values()):
             context.exit(LoadError.exit_code)
 
 
-@checkpoint_command.command("export")
+@checkpoint_command.command("export", short_help="Write the newest good weights into one file.")
 @click.argument("run", type=RUN)
 @click.option("--format", "file_format", type=click.Choice(["safetensors", "pt"]), default="safetensors")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="RUN/model.<format> when not given.")
+@json_option
 @click.pass_context
-def export_command(context: click.Context, run: Path, file_format: str, output: Path | None) -> None:
+def export_command(context: click.Context, run: Path, file_format: str, output: Path | None, as_json: bool) -> None:
     """Write the weights of the newest good checkpoint of RUN into one file, whoever saved them; no GPU is needed."""
     from hpc.checkpoint.export import export  # deferred: it imports torch
 
@@ -78,46 +90,63 @@ def export_command(context: click.Context, run: Path, file_format: str, output: 
         if newest is None:
             raise LoadError(f"{run} must be a run directory with a good checkpoint, but has none.")
         size = export(newest, output.absolute(), file_format)
-        click.echo(f"{output}: step {newest.step}, {_size(size)}")
+        told = {"format": 1, "file": str(output.absolute()), "step": newest.step, "bytes": size}
+        click.echo(json.dumps(told) if as_json else f"{output}: step {newest.step}, {_size(size)}")
 
 
-def listing(directory: Path, now: float) -> list[tuple[str, ...]]:
-    """The checkpoints of one point, a row of COLUMNS for each.
+def listing(directory: Path) -> list[dict[str, Any]]:
+    """The checkpoints of one point: step, bytes, when each was saved and read back (seconds since the epoch), metrics.
+
+    Of one that cannot be followed only the step is known, and the `problem`.
 
     Args:
         directory: The point's.
-        now: Seconds since the epoch.
     """
     verified = read_back_times(read_journal(directory))
-    return [_row(each, verified.get(each.step), now) for each in _store(directory).list()]
+    return [_entry(each, verified.get(each.step)) for each in _store(directory).list()]
 
 
-def _row(checkpoint: Checkpoint, verified_at: float | None, now: float) -> tuple[str, ...]:
+def _entry(checkpoint: Checkpoint, verified_at: float | None) -> dict[str, Any]:
+    nothing = {"step": checkpoint.step, "bytes": None, "saved_at": None, "read_back_at": None, "metrics": {}}
     try:
         manifest = read_manifest(checkpoint.directory)
     except DamagedError as error:
-        return (str(checkpoint.step), "?", "?", DAMAGED, str(error))
-    read_at = verified_at if verified_at is not None and verified_at >= manifest.saved_at else None
+        return {**nothing, "problem": str(error)}
+    return {
+        "step": checkpoint.step,
+        "bytes": _bytes(manifest),
+        "saved_at": manifest.saved_at,
+        "read_back_at": verified_at if verified_at is not None and verified_at >= manifest.saved_at else None,
+        "metrics": {shown(name): value for name, value in manifest.metrics.items()},
+        "problem": "",
+    }
+
+
+def _row(entry: dict[str, Any], now: float) -> tuple[str, ...]:
+    step, read_at = str(entry["step"]), entry["read_back_at"]
+    if entry["problem"]:
+        return (step, "?", "?", DAMAGED, entry["problem"])
     return (
-        str(checkpoint.step),
-        _size(_bytes(manifest)),
-        f"{_duration(now - manifest.saved_at)}",
+        step,
+        _size(entry["bytes"]),
+        _duration(now - entry["saved_at"]),
         "not read back" if read_at is None else f"{_duration(now - read_at)} ago",
-        "  ".join(f"{shown(name)} {value:.4g}" for name, value in manifest.metrics.items()),
+        "  ".join(f"{name} {value:.4g}" for name, value in entry["metrics"].items()),
     )
 
 
-def _verified(directory: Path, checkpoint: Checkpoint) -> bool:
-    """Say what a checkpoint is like; a good one is noted in the journal, where `ls` finds it, if the run is ours."""
+def _verified(directory: Path, checkpoint: Checkpoint, is_quiet: bool) -> list[str]:
+    """What is wrong with a checkpoint; a good one is noted in the journal, where `ls` finds it, if the run is ours."""
     problems = damage(checkpoint)
     if problems:
-        click.echo(f"{checkpoint.directory}: damaged: {', '.join(problems)}")
-        return False
-    files = read_manifest(checkpoint.directory).written.files
-    click.echo(f"{checkpoint.directory}: {len(files)} files as they were written")
-    if directory.stat().st_uid == os.geteuid() and os.access(directory, os.W_OK):
-        Journal(directory, f"verify-{os.uname().nodename}-{os.getpid()}").write(Verified(checkpoint.step))
-    return True
+        told = f"damaged: {', '.join(problems)}"
+    else:
+        told = f"{len(read_manifest(checkpoint.directory).written.files)} files as they were written"
+        if directory.stat().st_uid == os.geteuid() and os.access(directory, os.W_OK):
+            Journal(directory, f"verify-{os.uname().nodename}-{os.getpid()}").write(Verified(checkpoint.step))
+    if not is_quiet:
+        click.echo(f"{checkpoint.directory}: {told}")
+    return problems
 
 
 def _points(run: Path) -> Iterator[Path]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import click
 
-from hpc.cli.sweeps import answering
+from hpc.cli.sweeps import answering, json_option
 from hpc.errors import ConfigurationError
 from hpc.submit.image import recipe, write_context
 
@@ -30,11 +32,15 @@ COMMANDS = {
 @click.option("--tool", type=click.Choice(list(COMMANDS)), default="podman", show_default=True, help="What builds it.")
 @click.option("-t", "--tag", "name", help="Its name; for apptainer, the file.")
 @click.option("--base", help="The image with torch that it starts from; else pytorch/pytorch with the torch of here.")
+@json_option
 @answering
-def image_command(project: Path, build: bool, printed: bool, tool: str, name: str | None, base: str | None) -> None:
+def image_command(
+    project: Path, build: bool, printed: bool, tool: str, name: str | None, base: str | None, as_json: bool
+) -> None:
     """An image for jobs with hpc, the project in PROJECT, and what both need."""
     if not build:
-        click.echo(recipe(DEFINITION if tool == "apptainer" else DOCKERFILE, base), nl=False)
+        text = recipe(DEFINITION if tool == "apptainer" else DOCKERFILE, base)
+        click.echo(json.dumps({"format": 1, "tool": tool, "recipe": text}) if as_json else text.rstrip("\n"))
         return
     if printed or not name:
         raise ConfigurationError("`hpc image` must have either --print, or --build with a name: `-t project:1`.")
@@ -43,6 +49,8 @@ def image_command(project: Path, build: bool, printed: bool, tool: str, name: st
         raise ConfigurationError(f"{command[0]} must be on PATH to build an image, but is not: choose another --tool.")
     with tempfile.TemporaryDirectory(prefix="hpc-image-") as directory:
         write_context(Path(directory), project, base)
-        code = subprocess.run(command, cwd=directory, check=False).returncode
+        code = subprocess.run(command, cwd=directory, check=False, stdout=sys.stderr if as_json else None).returncode
     if code:
         raise SystemExit(code)
+    if as_json:
+        click.echo(json.dumps({"format": 1, "tool": tool, "image": name}))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import click
 
-from hpc.cli.sweeps import answering, chosen, find_sweep, words_argument
+from hpc.cli.sweeps import answering, chosen, find_sweep, json_option, words_argument
 from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.status.ending import log_path
@@ -27,11 +28,16 @@ ASK_SECONDS = 10.0
 @click.option("--all", "all_ranks", is_flag=True, help="The logs of all ranks, merged by time.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Only what this attempt wrote; `hpc status` counts them.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the point has ended.")
+@json_option
 @answering
-def logs_command(words: tuple[str, ...], rank: int | None, all_ranks: bool, attempt: int | None, follow: bool) -> None:
+def logs_command(
+    words: tuple[str, ...], rank: int | None, all_ranks: bool, attempt: int | None, follow: bool, as_json: bool
+) -> None:
     """What has a point written? Its job's output; with --rank, --all or --attempt its ranks' logs, which have times."""
     if all_ranks and rank is not None:
         raise ConfigurationError("--rank must not be given beside --all: choose one of them.")
+    if follow and as_json:
+        raise ConfigurationError("--json must not be given beside --follow, which never comes to the end of an object.")
     directory, rest = find_sweep(words)
     status = look(directory, process_environ())
     point = _the_one(status, rest)
@@ -43,8 +49,12 @@ def logs_command(words: tuple[str, ...], rank: int | None, all_ranks: bool, atte
     entries = merged(logs, window, is_last=True)
     if not entries:
         raise ConfigurationError(
-            f"Point {point.name} must have written something to be shown, but has not: it is {point.state}."
+            f"Point {point.name} must have written something to be shown, but has not: its state is {point.state}."
         )
+    if as_json:
+        told = [{"time": entry.time or None, "log": entry.label.strip(), "lines": entry.lines} for entry in entries]
+        click.echo(json.dumps({"format": 1, "sweep": str(directory), "point": point.name, "entries": told}))
+        return
     for entry in entries:
         click.echo(entry.shown())
 

@@ -32,7 +32,8 @@ def report_command(words: tuple[str, ...], output: Path | None, as_json: bool) -
     path = output or directory / "report.html"
     if path.is_dir():
         raise ConfigurationError(f"--output must be a file, but {path} is a directory.")
-    text = page(look(directory, process_environ()), time.time())
+    environ = process_environ()
+    text = page(look(directory, environ), time.time(), environ)
     try:
         replace_text(path, text)
     except OSError as error:

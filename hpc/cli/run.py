@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -18,6 +19,24 @@ from hpc.paths import CONF_DIR
 from hpc.say import fail
 
 LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
+USAGE = """\
+Usage: {program} [OPTIONS] [SETTING=VALUE]...
+
+  Train in this process; with -m, submit one job or a whole sweep to Slurm, and return.
+
+    {program} steps=100                                            # here
+    {program} -m hardware=8xA100                                   # one job
+    {program} -m hardware=8xA100 seed=0,1 optimizer.lr=1e-3,3e-4   # an array of four
+
+Options:
+  -m, --multirun       Submit. `hpc script` with the same words prints what would be sent.
+  --config-path DIR    Where config.yaml lies: conf, in a project that `hpc init project` has written.
+  --config-name NAME   Another file than config.yaml.
+  --cfg job            Print the composed configuration, and stop.
+  --hydra-help         The other options, which are Hydra's.
+
+docs/settings.md explains every setting. These are the ones of this configuration, and the files of its groups:
+"""
 READERS = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
 """Packages whose errors say that a command line or a config cannot be read."""
 
@@ -32,11 +51,17 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
     Raises:
         SystemExit: 78 after one sentence when something is configured wrongly; the run's own code when it fails.
     """
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
+        if {"-h", "--help"} & {*typed}:
+            print(USAGE.format(program="hpc run" if arguments is not None else f"python {sys.argv[0]}"), end="")
         with surroundings():
             directory = Path.cwd() / config_directory  # asked before Hydra does, in whose words nobody would know it
-            for config in _composed(sys.argv[1:] if arguments is None else arguments, directory):
+            for config in _composed(typed, directory):
                 _train(config)
+    except BrokenPipeError:  # whoever read the answer has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except HpcError as error:
         fail(error)
         raise SystemExit(error.exit_code) from error
@@ -67,7 +92,7 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="provider=.* is not available")  # a search path leads nowhere
             hydra.main(config_path=str(config_directory), config_name="config", **_version_base())(keep)()
-    except HpcError:
+    except (HpcError, BrokenPipeError):
         raise
     except Exception as error:
         if not _is_about_configs(error):

@@ -25,6 +25,8 @@ def run_command(arguments: tuple[str, ...]) -> None:
 def script_command(arguments: tuple[str, ...]) -> None:
     """Print what `-m` with the same arguments would send, byte for byte, and send nothing."""
     _import_from_here()
+    if {"-h", "--help"} & {*arguments}:
+        click.echo("`hpc script` takes the words of `hpc run -m`, prints what those would send, and sends nothing.\n")
     asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     with answering():
         run.main(["-m", *asked, "launch.dry_run=true"])

@@ -141,14 +141,14 @@ def job_count(survey: Survey) -> Iterator[Finding]:
 
 
 def accounting(survey: Survey) -> Iterator[Finding]:
-    """Nothing of ours needs it; where it is enforced, sbatch wants an account."""
+    """Only the energy in reports needs it; where it is enforced, sbatch wants an account."""
     enforced = survey.text("AccountingStorageEnforce")
     if enforced:
         advice = "Set cluster.account in the preset of this cluster, unless you have a default one."
         text = f"Accounts are enforced ({enforced}): a job without a valid one is refused."
         yield Finding("accounting", NOTE, text, advice)
     elif not survey.text("AccountingStorageType").endswith("slurmdbd"):
-        yield Finding("accounting", OK, "There is no sacct here, and nothing of ours needs it.")
+        yield Finding("accounting", OK, "There is no sacct here; only the energy in `hpc report` needs it.")
 
 
 def dead_node(survey: Survey) -> Iterator[Finding]:

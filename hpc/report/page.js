@@ -1,5 +1,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const isDark = matchMedia("(prefers-color-scheme: dark)");
+const narrow = 600;  // pixels; a chart has no room for a legend at its side there
 const palette = ["#3b82f6", "#e8793a", "#2f9e63", "#d64545", "#9b72cf", "#c2983b", "#1fa3a3", "#d869a8", "#7d8797", "#7aa63b"];
 
 /** What was packed into the page under this id, as a URL. */
@@ -42,7 +43,14 @@ function coloured(trace, color) {
 function draw(place, figure) {
   const { color, template: look } = template();
   const traces = figure.data.map((trace) => coloured(trace, color));
-  Plotly.react(place, traces, { height: 420, ...figure.layout, template: look }, { responsive: true, displaylogo: false });
+  const layout = { height: 420, ...figure.layout, template: look };
+  if (place.clientWidth < narrow) {
+    layout.showlegend &&= traces.length <= palette.length;
+    layout.legend = { orientation: "h", y: 1, yanchor: "bottom", x: 0 };
+    layout.title = { text: layout.title.text.replace(": ", ":<br>"), y: 1, yref: "container", yanchor: "top", pad: { t: 16 } };
+    layout.margin = { ...look.layout.margin, t: layout.showlegend ? 120 : 45 };
+  }
+  Plotly.react(place, traces, layout, { responsive: true, displaylogo: false });
 }
 
 function drawViews() {
@@ -83,7 +91,14 @@ async function showTable() {
 }
 
 function dress() {
-  document.documentElement.classList.toggle("dark", isDark.matches);
+  const { classList } = document.documentElement;
+  classList.toggle("dark", isDark.matches && !classList.contains("paper"));
+}
+
+function redraw() {
+  dress();
+  if (metrics.length) drawViews();
+  drawTimelines();
 }
 
 dress();
@@ -95,5 +110,8 @@ if (metrics.length) {
   drawViews();
 }
 drawTimelines();
-isDark.addEventListener("change", () => { dress(); if (metrics.length) drawViews(); drawTimelines(); });
+isDark.addEventListener("change", redraw);
+for (const [event, isPaper] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => { document.documentElement.classList.toggle("paper", isPaper); redraw(); });
+}
 document.documentElement.dataset.ready = "yes";

@@ -18,6 +18,7 @@ from hpc.report import figures, timeline
 from hpc.report.asked import asked, code_of, versions
 from hpc.report.causes import failures
 from hpc.report.curves import Curve, curves, metrics_of
+from hpc.report.energy import Energy, energy
 from hpc.report.history import History, Split, histories, split
 from hpc.report.spans import PRODUCTIVE
 from hpc.report.table import table
@@ -32,12 +33,13 @@ MARKUP = ("hovertemplate",)
 """Texts of figures in which Plotly's own markup is meant."""
 
 
-def page(status: SweepStatus, now: float) -> str:
+def page(status: SweepStatus, now: float, environ: Mapping[str, str]) -> str:
     """The file's content.
 
     Args:
         status: The sweep, as it is now.
         now: Seconds since the epoch.
+        environ: This process's environment variables, for sacct.
 
     Raises:
         ConfigurationError: None of its points was submitted.
@@ -47,12 +49,12 @@ def page(status: SweepStatus, now: float) -> str:
         raise ConfigurationError(f"{status.directory} must have been submitted before there is something to report.")
     sweep = open_sweep(status.directory)
     past = histories(status.points, sweep, now)
-    held, code = split(past), code_of(status.directory)
+    held, code, taken = split(past), code_of(status.directory), _energy(status, past, environ)
     environment = Environment(
         loader=PackageLoader("hpc.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {}  # names stay in their order
-    environment.filters["hours"] = _hours
+    environment.filters["brief"] = _brief
     return environment.get_template("page.html.j2").render(
         title=status.directory.name,
         status=status,
@@ -61,27 +63,33 @@ def page(status: SweepStatus, now: float) -> str:
         versions=versions(code),
         split=held,
         productive=_share(held),
+        energy=taken,
         failures=failures(status.points),
-        data=_data(status, past),
+        data=_data(status, past, taken),
         libraries={name: _packed(name, path) for name, path in LIBRARIES.items()},
         styles=(files("itables") / "html/dt_bundle.css").read_text(),
         licences={name: _licence(name) for name in LIBRARIES},
     )
 
 
-def _data(status: SweepStatus, past: Sequence[History]) -> Mapping[str, Any]:
+def _data(status: SweepStatus, past: Sequence[History], taken: Energy) -> Mapping[str, Any]:
     """What the page's own script shows."""
     found = curves([point.directory for point in status.points])
     metrics = metrics_of(found)[:MOST_METRICS]
     keys = status.differing[:MOST_KEYS]
-    timelines = [timeline.bars(past)] if any(each.spans for each in past) else []
+    timelines = [timeline.bars(past, taken)] if any(each.spans for each in past) else []
     if sum(bool(each.spans) for each in past) > timeline.MOST_BARS:
         timelines.append(timeline.crowd(past))
     return {
-        "table": vars(table(status, past)),
+        "table": vars(table(status, past, taken)),
         "views": {metric: _views(found, status, metric, keys) for metric in metrics},
         "timelines": _escaped(timelines),
     }
+
+
+def _energy(status: SweepStatus, past: Sequence[History], environ: Mapping[str, str]) -> Energy:
+    """A Slurm that has given no answer is not asked again."""
+    return Energy() if status.problem else energy(status.directory, past, environ)
 
 
 def _views(found: Sequence[Curve], status: SweepStatus, metric: str, keys: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -108,9 +116,9 @@ def _escaped(value: Any) -> Any:
     return html.escape(value, quote=False) if isinstance(value, str) else value
 
 
-def _hours(hours: float) -> str:
+def _brief(number: float) -> str:
     """With as many digits as a person needs."""
-    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def _share(held: Split) -> float | None:

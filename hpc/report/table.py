@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpc.report.energy import Energy
 from hpc.report.history import History
 from hpc.report.spans import HELD, LOST
 from hpc.run.lives import SECONDS_PER_HOUR
@@ -32,7 +33,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
 
-def table(status: SweepStatus, found: Sequence[History]) -> Table:
+def table(status: SweepStatus, found: Sequence[History], energy: Energy) -> Table:
     """A row for each point: its state, what tells it apart, what came out, what it took, and why it failed.
 
     Overrides that are the same for all points are left out, and columns that are empty.
@@ -40,7 +41,7 @@ def table(status: SweepStatus, found: Sequence[History]) -> Table:
     outcome = results([each.point for each in found], [])
     alike = {key for each in found for key in each.point.overrides} - {*status.differing}
     short = short_names(status.differing)
-    rows = [_row(fields, each, alike, short) for fields, each in zip(outcome, found, strict=True)]
+    rows = [_row(fields, each, alike, short, energy) for fields, each in zip(outcome, found, strict=True)]
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
     cells = [[_cell(row[name]) for name in names] for row in rows]
     numeric = [
@@ -49,7 +50,9 @@ def table(status: SweepStatus, found: Sequence[History]) -> Table:
     return Table(names, numeric, cells)
 
 
-def _row(fields: Mapping[str, Any], history: History, alike: set[str], short: Mapping[str, str]) -> dict[str, Any]:
+def _row(
+    fields: Mapping[str, Any], history: History, alike: set[str], short: Mapping[str, str], energy: Energy
+) -> dict[str, Any]:
     shown = {name: value for name, value in fields.items() if name not in alike}
     ahead = ("point", "state", *short)
     cause, job = history.point.standing.cause, history.point.job
@@ -57,15 +60,16 @@ def _row(fields: Mapping[str, Any], history: History, alike: set[str], short: Ma
         **{short.get(name, name): shown[name] for name in ahead if name in shown},
         **{name: value for name, value in shown.items() if name not in ahead},
         "attempts": history.attempts,
-        "hours": _hours(history.seconds(*HELD)),
-        "hours lost": _hours(history.seconds(LOST)),
+        "hours": _short(history.seconds(*HELD) / SECONDS_PER_HOUR),
+        "hours lost": _short(history.seconds(LOST) / SECONDS_PER_HOUR),
+        "kWh": _short(energy.points.get(history.point.index, 0.0)),
         "cause": "" if cause is None else cause.text,
         "job": "" if job is None else job.id,
     }
 
 
-def _hours(seconds: float) -> float | None:
-    return float(f"{seconds / SECONDS_PER_HOUR:.3g}") if seconds else None
+def _short(number: float) -> float | None:
+    return float(f"{number:.3g}") if number else None
 
 
 def _cell(value: Any) -> Any:

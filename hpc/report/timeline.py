@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from hpc.report.energy import Energy
 from hpc.report.history import History
-from hpc.report.spans import KINDS, LOST, Span
+from hpc.report.spans import HELD, KINDS, LOST, Span
 
 MOST_BARS = 40
 """Points that are shown one by one: those that have lost most, then the ones that lived longest."""
@@ -17,13 +18,12 @@ TIMES = 200
 MILLISECONDS = 1000.0
 
 
-def bars(found: Sequence[History]) -> dict[str, Any]:
+def bars(found: Sequence[History], energy: Energy) -> dict[str, Any]:
     """A row for each point, from its submission on; its lives one after the other."""
     ranked = sorted(found, key=lambda each: (-each.seconds(LOST), -each.seconds(*KINDS)))[:MOST_BARS]
     shown = sorted((each for each in ranked if each.spans), key=lambda each: each.point.index)
-    traces = [
-        _bar(kind, [(each, span) for each in shown for span in each.spans if span.kind == kind]) for kind in KINDS
-    ]
+    pieces = [(each, span) for each in shown for span in each.spans]
+    traces = [_bar(kind, [piece for piece in pieces if piece[1].kind == kind], energy) for kind in KINDS]
     count = sum(bool(each.spans) for each in found)
     title = (
         "Attempts of each point"
@@ -57,7 +57,7 @@ def crowd(found: Sequence[History]) -> dict[str, Any]:
     return {"data": [trace for trace in traces if any(trace["y"])], "layout": layout}
 
 
-def _bar(kind: str, pieces: Sequence[tuple[History, Span]]) -> dict[str, Any]:
+def _bar(kind: str, pieces: Sequence[tuple[History, Span]], energy: Energy) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
@@ -66,9 +66,15 @@ def _bar(kind: str, pieces: Sequence[tuple[History, Span]]) -> dict[str, Any]:
         "y": [each.point.name for each, _ in pieces],
         "base": [_moment(span.begin) for _, span in pieces],
         "x": [span.seconds * MILLISECONDS for _, span in pieces],
-        "customdata": [f"attempt {span.life}, {span.seconds:.0f} s" for _, span in pieces],
+        "customdata": [f"{_attempt(each, span, energy)}, {span.seconds:.0f} s" for each, span in pieces],
         "hovertemplate": "point %{y}, %{customdata}<extra>" + kind + "</extra>",
     }
+
+
+def _attempt(history: History, span: Span, energy: Energy) -> str:
+    """Its number, and what it has taken in all."""
+    kwh = energy.attempts.get((history.point.index, span.life)) if span.kind in HELD else None
+    return f"attempt {span.life}" if kwh is None else f"attempt {span.life} ({kwh:.3g} kWh)"
 
 
 def _ends(found: Sequence[History]) -> dict[str, Any]:

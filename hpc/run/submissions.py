@@ -139,6 +139,19 @@ def newest_jobs(directory: Path) -> dict[str, Job]:
     return {point: job for job_point in _told(directory) for point, job in job_point.items()}
 
 
+def all_jobs(directory: Path) -> dict[str, list[Job]]:
+    """By point: every job that it was submitted in, oldest first.
+
+    Raises:
+        OSError: The file is there and cannot be read.
+    """
+    found: dict[str, dict[str, Job]] = {}
+    for told in _told(directory):
+        for point, job in told.items():
+            found.setdefault(point, {})[job.id] = job
+    return {point: [*jobs.values()] for point, jobs in found.items()}
+
+
 def _told(directory: Path) -> Iterator[dict[str, Job]]:
     """What each line says about points, oldest first."""
     found: dict[str, tuple[str, Job]] = {}

@@ -185,6 +185,11 @@ def _check_mount(mount: Mount, runtime: str | None) -> None:
             f"container.mounts must be without :ro for charliecloud, which cannot do that, but has {mount.source}."
         )
     for path in (mount.source, mount.inside):
+        if runtime == "pyxis" and len(path.split()) > 1:
+            raise ConfigurationError(
+                "run_dir, the working directory and container.mounts must be without blanks for pyxis, which writes "
+                f"them into a table of mounts, but there is {path}."
+            )
         if not SEPARATORS.isdisjoint(path):
             raise ConfigurationError(
                 "run_dir, the working directory and container.mounts must be without any of : , \" ' \\ where a "

@@ -18,6 +18,11 @@ def gpu_hours(plans: Sequence[Plan]) -> float:
     return sum(_hours(plan) * plan.hardware.gpus_per_node for plan in plans)
 
 
+def _amount(hours: float, unit: str) -> str:
+    number = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    return f"{number} {unit}-hour{'s' * (number != '1')}"
+
+
 def agree_to_cost(plans: Sequence[Plan], launch: Launch) -> None:
     """Say what will be sent, and ask where it may cost more than `launch.ask_above_gpu_hours`.
 
@@ -25,7 +30,7 @@ def agree_to_cost(plans: Sequence[Plan], launch: Launch) -> None:
         ConfigurationError: Nobody has said yes to it.
     """
     hours, jobs = gpu_hours(plans), sum(plan.jobs for plan in plans)
-    worst = f"{hours:,.0f} GPU-hours" if hours else f"{sum(map(_hours, plans)):,.0f} node-hours"
+    worst = _amount(hours, "GPU") if hours else _amount(sum(map(_hours, plans)), "node")
     calls = f" in {len(plans)} arrays" if len(plans) > 1 else ""
     say(f"At worst {worst}: {jobs} job{'s' * (jobs != 1)}{calls}, each until its time limit.")
     if hours <= launch.ask_above_gpu_hours or launch.yes:

@@ -14,8 +14,9 @@ PASSED = (
     *("SLURM_*", "SLURMD_*", "SUBMITIT_*", "HPC_*", "PMI*", "OMPI_*", "PRTE_*", "MPI_*", "PALS_*"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUBLAS_*"),
     *("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"),
-    *("NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*"),
-    *("TORCH*", "PYTORCH_*", "DEEPSPEED_*", "WANDB_*", "MLFLOW_*", "HF_*"),
+    *("NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "HSA_*", "MIOPEN_*"),
+    *("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*"),
+    *("TORCH*", "PYTORCH_*", "TRITON_*", "DEEPSPEED_*", "WANDB_*", "MLFLOW_*", "HF_*"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("LANG", "LC_*", "TZ", "TERM", "USER", "LOGNAME", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONHASHSEED"),
 )
@@ -61,18 +62,21 @@ def _apptainer(box: Box) -> list[str]:
 
 
 def _podman(box: Box) -> list[str]:
-    """podman-run(1) of 4.3 to 5.2: a child of this process, so that its GPUs are the job's."""
+    """podman-run(1) of 4.3 to 5.2: a child of this process, and in its cgroup, which is the job's.
+
+    Podman's other manager of cgroups, systemd, moves a user's containers out of the job: to more GPUs and memory than
+    it has, where Slurm cannot end them. See `getOCICgroupPath` in libpod/container_internal_linux.go.
+    """
     gpus = {"nvidia": ["--device=nvidia.com/gpu=all"], "amd": ["--device=/dev/kfd", "--device=/dev/dri"]}
     user = ["--userns=keep-id", "--group-add=keep-groups"] if box.user[0] else []
-    own = ["--ulimit=host", "--security-opt=label=disable", *user, *gpus.get(box.gpus, [])]
-    return ["podman", "run", *_shared(box), *own, *box.options, *_entry(box)]
+    own = ["--cgroup-manager=cgroupfs", "--ulimit=host", "--security-opt=label=disable", *user]
+    return ["podman", "run", *_shared(box), *own, *gpus.get(box.gpus, []), *box.options, *_entry(box)]
 
 
 def _docker(box: Box) -> list[str]:
     """docker-run(1) of 20.10 to 27."""
     gpus = {"nvidia": ["--gpus=all"], "amd": ["--device=/dev/kfd", "--device=/dev/dri", "--group-add=video"]}
-    own = [f"--user={box.user[0]}:{box.user[1]}", "--ulimit=memlock=-1", *gpus.get(box.gpus, [])]
-    return ["docker", "run", *_shared(box), *own, *box.options, *_entry(box)]
+    return ["docker", "run", *_shared(box), "--ulimit=memlock=-1", *gpus.get(box.gpus, []), *box.options, *_entry(box)]
 
 
 def _charliecloud(box: Box) -> list[str]:
@@ -95,10 +99,14 @@ ROWS: dict[str, Row] = {
 
 
 def _shared(box: Box) -> list[str]:
-    """Ranks of a node reach each other's memory, processes and addresses as without a container."""
+    """Ranks of a node reach each other's memory, processes and addresses as without a container.
+
+    Their user is who submits, whatever the image says, and what they print is Slurm's to keep.
+    """
     volumes = [f"--volume={_colons(each, always=True)}" for each in box.mounts]
-    home = f"--env=HOME=/tmp/hpc-home-{box.user[0]}"
-    return ["--rm", "--network=host", "--ipc=host", "--pid=host", f"--workdir={box.working_directory}", home, *volumes]
+    user = [f"--user={box.user[0]}:{box.user[1]}", f"--env=HOME=/tmp/hpc-home-{box.user[0]}"]
+    host = ["--network=host", "--ipc=host", "--pid=host"]
+    return ["--rm", "--log-driver=none", *host, f"--workdir={box.working_directory}", *user, *volumes]
 
 
 def _entry(box: Box) -> list[str]:

@@ -51,6 +51,22 @@ def test_verifying_reads_everything_and_the_list_remembers(run: Path) -> None:
     assert hpc("ls", run).output.count(" ago") == 2
 
 
+def test_programs_are_told_the_same_in_json(run: Path) -> None:
+    (point,) = json.loads(hpc("ls", run, "--json").output)["points"]
+    assert point["directory"] == str(run)
+    assert [(each["step"], each["read_back_at"], each["problem"]) for each in point["checkpoints"]] == [
+        (20, None, ""), (10, None, ""),
+    ]  # fmt: skip
+    assert point["checkpoints"][0]["metrics"] == {"held_out_loss": 0.05}
+    exported = json.loads(hpc("export", run, "--json").output)
+    assert (exported["step"], exported["bytes"]) == (20, Path(exported["file"]).stat().st_size)
+    flip_a_bit(run / "checkpoints" / "step_00000020")
+    done = hpc("verify", run, "--json")
+    assert done.exit_code == 65
+    assert [bool(each["problems"]) for each in json.loads(done.output)["checkpoints"]] == [True, False]
+    assert json.loads(hpc("ls", run, "--json").output)["points"][0]["checkpoints"][1]["read_back_at"] is not None
+
+
 def test_damage_is_named_and_ends_with_65(run: Path) -> None:
     flip_a_bit(run / "checkpoints" / "step_00000020")
     done = hpc("verify", run)

@@ -55,7 +55,18 @@ def test_a_report_shows_sorts_filters_and_follows_the_readers_look(tmp_path: Pat
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.classList.contains('dark')")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert dark != light
+        for event, colour in (("beforeprint", light), ("afterprint", dark)):
+            page.evaluate(f"dispatchEvent(new Event('{event}'))")
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == colour
+        page.set_viewport_size({"width": 420, "height": 900})
+        page.reload()
+        page.wait_for_function(READY)
+        assert page.evaluate("document.documentElement.scrollWidth") == 420
+        axes = page.locator(".charts .cartesianlayer .bglayer, .charts .nsewdrag").first.bounding_box()
+        assert axes is not None
+        assert axes["width"] > 250
         assert wrong == []
 
 

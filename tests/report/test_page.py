@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hpc.report.asked import asked, code_of
 from hpc.report.causes import failures
 from hpc.report.curves import MOST_PER_POINT, curves
-from hpc.report.history import histories, split
+from hpc.report.history import History, histories, split
 from hpc.report.spans import HELD
 from hpc.run.directory import RunDirectory
 from hpc.run.stored import open_sweep
@@ -102,6 +103,42 @@ def test_what_was_asked_is_told(sweep: Path, fake_slurm: FakeSlurm) -> None:
     assert told["Command"].startswith("hpc run -m optimizer.lr=0.0001,0.0003,0.001,0.003,0.01 ")
     assert told["Swept"] == "optimizer.lr (5 values), note (2 values), seed (3 values)"
     assert "gpus_per_node=8, gpu_type=a100" in told["Resources of a point"]
+
+
+def test_energy_is_told_where_the_nodes_tell_it(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+    """Point 3 has two lives in one job, and its nodes told of the second; point 1's told nothing."""
+    directory = reported_sweep(tmp_path / "measured", 5)
+    begins = [life.events[0].time for life in _history(directory, fake_slurm, 3).past]
+    ends = [*begins[1:], begins[-1] + 9000]
+    lives = [f"100_3|{_slurm(begin - 30)}|{_slurm(end - 1)}|0" for begin, end in zip(begins, ends, strict=True)]
+    lives[1] += f"\n100_3.extern|{_slurm(begins[1] - 30)}|{_slurm(ends[1] - 1)}|5400000"
+    other = f"100_1|{_slurm(BEGAN + 60)}|Unknown|0\n100_1.batch|{_slurm(BEGAN + 60)}|Unknown|\n"
+    old = f"100_0|{_slurm(BEGAN - 1e7)}|{_slurm(BEGAN - 9e6)}|7200000\n"
+    fake_slurm.answer("sacct", old + other + "\n".join(lives) + "\n")
+    text = reported(fake_slurm, directory)
+    assert "<b>1.5</b>kWh" in text
+    data = data_of(text)
+    column = data["table"]["columns"].index("kWh")
+    assert [row[column] for row in data["table"]["rows"]] == [None, None, None, 1.5, None]
+    told = {text for trace in data["timelines"][0]["data"] for text in trace.get("customdata", ()) if "kWh" in text}
+    assert told
+    assert all(text.startswith("attempt 2 (1.5 kWh)") for text in told)
+
+
+@pytest.mark.parametrize("answer", ["", "100_3|2026-09-21T14:13:20|2026-09-21T15:13:20|0\n", "unreadable\n"])
+def test_energy_that_nobody_measures_is_not_shown(tmp_path: Path, fake_slurm: FakeSlurm, answer: str) -> None:
+    fake_slurm.answer("sacct", answer)
+    text = reported(fake_slurm, reported_sweep(tmp_path / "unmeasured", 5))
+    assert "kWh" not in text.partition('<script id="plotly"')[0]
+
+
+def _history(directory: Path, slurm: FakeSlurm, place: int) -> History:
+    return histories(look(directory, slurm.environ).points, open_sweep(directory), BEGAN)[place]
+
+
+def _slurm(seconds: float) -> str:
+    """As sacct has a time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds))
 
 
 def test_points_that_failed_alike_are_one_cause(sweep: Path, fake_slurm: FakeSlurm) -> None:

@@ -80,13 +80,14 @@ export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=1 SLURM_STEP_NUM_NODES=1 SLURM_STEP_
 export SLURM_STEP_TASKS_PER_NODE=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
 exec "$@"
 """
+NOTE = "two\nlines for $HOME \"and `date` it's"
 JOB = {
     "SLURM_JOB_ID": "9",
     "SLURM_CLUSTER_NAME": "lab",
     "CUDA_VISIBLE_DEVICES": "2,3",
     "PYTHONHOME_OF_THE_HOST": "/x",
     "HTTPS_PROXY": "http://proxy:3128",
-    "WANDB_NOTE": "two\nlines",
+    "WANDB_NOTE": NOTE,
 }
 
 
@@ -157,7 +158,7 @@ def test_a_rank_is_the_process_that_srun_started_and_sees_what_it_should(
     assert "hpc-code-" in told["file"]  # the snapshot, not what lies in the project
     inside: dict[str, Any] = told["environ"]
     assert {name: inside.get(name) for name in ("API_KEY", "SLURM_PROCID", "WANDB_NOTE", "PYTHONNOUSERSITE")} == {
-        "API_KEY": "sesame-street-1234", "SLURM_PROCID": "0", "WANDB_NOTE": "two\nlines", "PYTHONNOUSERSITE": "1",
+        "API_KEY": "sesame-street-1234", "SLURM_PROCID": "0", "WANDB_NOTE": NOTE, "PYTHONNOUSERSITE": "1",
     }  # fmt: skip
     assert "PYTHONHOME_OF_THE_HOST" not in inside
     assert "/of/the/host" not in inside["PATH"]
@@ -220,6 +221,10 @@ def test_pyxis_is_a_word_to_srun(node: FakeSlurm, run_hpc: Run, tmp_path: Path) 
         (["container=podman", "container.image=x", "container.mounts=[/no/data]"], "/no/data is not"),
         (["container=podman", "container.image=x", "container.mounts=['/tmp:in']"], "but has '/tmp:in'"),
         (["container=podman", "container.image=x", "container.mounts=['/a,b']"], "must be without any of : ,"),
+        (
+            ["container=pyxis", "container.image=x", "container.mounts=['/etc:/a b']"],
+            "must be without blanks for pyxis",
+        ),
         (["container=charliecloud", "container.image=x", "container.mounts=['/etc:/e:ro']"], "cannot do that"),
         (["container=podman", "hardware.gpu_type=mi250"], "container.image must be given for AMD's GPUs"),
         (["container=podman", "container.image=x", "cluster=local", "runtime.device=cpu"], "must be none on this"),

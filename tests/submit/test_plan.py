@@ -68,4 +68,4 @@ def test_the_cost_is_said_and_agreed_to(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(ConfigurationError, match=r"at least 72 for this sweep, but is 71, and nobody said yes"):
         agree_to_cost(plans, Launch(ask_above_gpu_hours=71))
     agree_to_cost(plans_of(a_sweep({})), Launch(ask_above_gpu_hours=0.1))
-    assert "At worst 1 node-hours: 1 job, each until its time limit." in capsys.readouterr().out
+    assert "At worst 1 node-hour: 1 job, each until its time limit." in capsys.readouterr().out

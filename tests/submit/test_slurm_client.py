@@ -8,6 +8,7 @@ import pytest
 
 from hpc.errors import SlurmError
 from hpc.slurm import client
+from hpc.slurm.energy import parse_consumed
 from hpc.slurm.gres import resources
 from hpc.slurm.limits import Room, room
 
@@ -146,3 +147,52 @@ def test_a_missing_command_is_a_slurm_error(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match="No such file or directory: 'sinfo'"):
         client.node_groups()
+
+
+TIMES = "2026-11-29T04:00:00|2026-11-29T05:00:00"
+
+
+@pytest.mark.parametrize(
+    ("joules", "lines"),
+    [
+        (None, ["7|{}|0"]),
+        (None, ["7|{}|", "7.batch|{}|", "7.0|{}|0"]),
+        (None, ["7|{}|18446744073709551614", "7.batch|{}|18446744073709551615"]),
+        (None, ["7|{}|4294967294", "7.0|{}|4294967295"]),
+        (None, ["7|{}|18446744073709550000"]),
+        (None, ["7|{}|12.5K"]),
+        (900, ["7|{}|900"]),
+        (900, ["7|{}|1400", "7.batch|{}|500", "7.0|{}|900"]),
+        (500, ["7|{}|600", "7.batch|{}|500", "7.0|{}|100"]),
+        (950, ["7|{}|950", "7.batch|{}|500", "7.extern|{}|950", "7.0|{}|900"]),
+        (900, ["7|{}|0", "7.extern|{}|4294967294", "7.0|{}|900"]),
+    ],
+    ids=(
+        "nobody measures", "nothing", "64-bit words for nothing", "32-bit ones", "below zero", "no number",
+        "no steps", "the first node is counted twice", "one node", "the extern step counts alone", "a step without",
+    ),
+)  # fmt: skip
+def test_the_energy_of_a_job_is_read_as_sacct_prints_it(joules: int | None, lines: list[str]) -> None:
+    (found,) = parse_consumed("\n".join(line.format(TIMES) for line in lines))
+    assert (found.job, found.joules) == ("7", joules)
+    assert found.begin is not None
+    assert found.end == found.begin + 3600
+
+
+# sacct --duplicates of Slurm 22.05.8: a task that was requeued once and runs again, and one that waits
+LIVES = """\
+105_1|2026-11-29T04:00:00|2026-11-29T04:10:00|360
+105_1.batch|2026-11-29T04:00:00|2026-11-29T04:10:00|360
+105_1|2026-11-29T04:10:30|Unknown|0
+105_1.batch|2026-11-29T04:10:30|Unknown|0
+105_[2-3]|Unknown|Unknown|0
+"""
+
+
+def test_each_life_of_a_job_has_its_energy() -> None:
+    told = [(each.job, each.begin is None, each.end is None, each.joules) for each in parse_consumed(LIVES)]
+    assert told == [
+        ("105_1", False, False, 360),
+        ("105_1", False, True, None),
+        ("105_[2-3]", True, True, None),
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def main(directory: str, name: str, *words: str) -> None:
 def _apptainer(words: list[str]) -> tuple[dict[str, str], list[str]]:
     image = next(number for number, word in enumerate(words) if number and not word.startswith("-"))
     prefix = "APPTAINERENV_"
-    return {k.removeprefix(prefix): v for k, v in os.environ.items() if k.startswith(prefix)}, words[image + 1 :]
+    inside = {k.removeprefix(prefix): v for k, v in os.environ.items() if k.startswith(prefix)}
+    if "APPTAINER_NO_EVAL" not in os.environ:
+        inside = {name: re.sub(r"\$\w*|[`\"]", "", value) for name, value in inside.items()}
+    return inside, words[image + 1 :]
 
 
 def _podman(words: list[str]) -> tuple[dict[str, str], list[str]]:

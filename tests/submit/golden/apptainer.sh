@@ -25,7 +25,7 @@ hpc_retry_exceptions= hpc_exclude_failed_nodes=1
 <prologue.sh>
 <verdicts.sh>
 export PYTHONNOUSERSITE=1 # packages in the home directory are for the Python outside
-hpc_worker=(bash -c '<container.sh>' container apptainer '' 'SLURM_*|SLURMD_*|SUBMITIT_*|HPC_*|PMI*|OMPI_*|PRTE_*|MPI_*|PALS_*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|CUDA_LAUNCH_BLOCKING|CUDA_MODULE_LOADING|CUBLAS_*|ROCR_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK|NCCL_*|RCCL_*|GLOO_*|UCX_*|FI_*|OMP_*|MKL_*|OPENBLAS_*|NUMEXPR_*|TORCH*|PYTORCH_*|DEEPSPEED_*|WANDB_*|MLFLOW_*|HF_*|http_proxy|https_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|LANG|LC_*|TZ|TERM|USER|LOGNAME|PYTHONPATH|PYTHONNOUSERSITE|PYTHONHASHSEED|NCCL_SOCKET_IFNAME' apptainer exec --cleanenv --no-home --pwd=/project --nv --bind=/project --bind=/data:/in:ro --further docker://pytorch/pytorch:2.9.1-cuda12.8-cudnn9-runtime python3)
+hpc_worker=(bash -c '<container.sh>' container apptainer '' 'SLURM_*|SLURMD_*|SUBMITIT_*|HPC_*|PMI*|OMPI_*|PRTE_*|MPI_*|PALS_*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|CUDA_LAUNCH_BLOCKING|CUDA_MODULE_LOADING|CUBLAS_*|ROCR_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK|NCCL_*|RCCL_*|GLOO_*|UCX_*|FI_*|HSA_*|MIOPEN_*|OMP_*|GOMP_*|KMP_*|MKL_*|OPENBLAS_*|NUMEXPR_*|TORCH*|PYTORCH_*|TRITON_*|DEEPSPEED_*|WANDB_*|MLFLOW_*|HF_*|http_proxy|https_proxy|no_proxy|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|LANG|LC_*|TZ|TERM|USER|LOGNAME|PYTHONPATH|PYTHONNOUSERSITE|PYTHONHASHSEED|NCCL_SOCKET_IFNAME' apptainer exec --cleanenv --no-home --pwd=/project --nv --bind=/project --bind=/data:/in:ro --further docker://pytorch/pytorch:2.9.1-cuda12.8-cudnn9-runtime python3)
 hpc_task=hpc.task.entry
 <probe.sh>
 
