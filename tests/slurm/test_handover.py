@@ -100,9 +100,7 @@ def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     job.wait_for_step(5)
     saved, now = cluster.directory / "state" / "job_state", time.time()
     cluster.run("scontrol", "update", f"jobid={job.job_id}", "admincomment=save")
-    wait_until(
-        lambda: saved.stat().st_mtime > now, job
-    )  # what it has not saved, a killed one forgets
+    wait_until(lambda: saved.stat().st_mtime > now, job)  # what it has not saved, a killed one forgets
     cluster.run("scancel", "--signal=USR2", job.job_id)
     away()
     wait_until(lambda: bool(job.events(Stopped)), job)
