@@ -11,6 +11,8 @@ import os
 import signal
 from dataclasses import dataclass
 
+from hpc.environ import process_environ
+
 NAMES = (
     "begun",
     "in_file",
@@ -59,7 +61,7 @@ def parsed(text: str) -> Failpoint | None:
     return Failpoint(name, int(rank or 0), int(hit or 1)) if name else None
 
 
-ARMED = parsed(os.environ.get("HPC_FAILPOINT", ""))
+ARMED = parsed(process_environ().get("HPC_FAILPOINT", ""))
 
 
 def failpoint(name: str, rank: int) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Collection, Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TextIO, TypeVar
 
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.files import make_directory, open_to_append
 
@@ -206,7 +206,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _with_traceback(sentence: str, cause: BaseException | None) -> str:
-    if cause is None or os.environ.get(TRACEBACK, "0") in ("", "0"):
+    if cause is None or process_environ().get(TRACEBACK, "0") in ("", "0"):
         return sentence
     return f"{_traceback(cause)}\n{sentence}"
 

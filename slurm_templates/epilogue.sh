@@ -33,6 +33,17 @@ hpc_failed() {
         END { if (told) print told }'
 }
 
+# The exit code by what the last step of this life has told the journal: a shell or a pipe around srun has one of its own.
+hpc_told_code() {
+    local newest
+    newest=$(ls -t "$hpc_directory/journal/$hpc_life".*.jsonl "$hpc_directory"/*/journal/"$hpc_life".*.jsonl 2>/dev/null | head -n 1)
+    awk '
+        /^{"event": "stopped"/ { code = /"STOP_FILE"/ ? 130 : 75 }
+        /^{"event": "failed"/ && match($0, /"code": [0-9]+/) { code = substr($0, RSTART + 8, RLENGTH - 8) }
+        /^{"event": "(closed|finished)"/ { code = 0 }
+        END { print code + 0 }' "${newest:-/dev/null}"
+}
+
 # What srun and slurmstepd have said in this life.
 hpc_said() {
     tail -c "+$((${hpc_log_start:-0} + 1))" "$hpc_log" 2>/dev/null | grep -aE '^(srun|slurmstepd[^:]*): error:'
@@ -172,6 +183,9 @@ hpc_go_on() {
     echo "not requeued (${answer:-it $hpc_phrase}); \`hpc resume $hpc_sweep\` goes on from here"
 }
 
+if [ "$hpc_code" -eq 0 ] && ! [ -e "$hpc_directory/finished.json" ]; then
+    hpc_code=$(hpc_told_code)
+fi
 if [ "$hpc_code" -ne 0 ] || ! [ -e "$hpc_directory/finished.json" ]; then
     hpc_deadline=$((SECONDS + 300)) hpc_limit=
     hpc_failure=$(ls -t "$hpc_directory/failures/$hpc_life."*.txt 2>/dev/null | head -n 1)
@@ -191,7 +205,7 @@ if [ "$hpc_code" -ne 0 ] || ! [ -e "$hpc_directory/finished.json" ]; then
     case $hpc_follows:$hpc_verdict:$hpc_phrase in
     again:*) echo "hpc: job $hpc_job $hpc_phrase: $(hpc_go_on "$@")." >&2 ;;
     already:*) echo "hpc: job $hpc_job $hpc_phrase." >&2 ;;
-    nothing:cancelled:* | nothing:unknown:* | *"not be told") echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
+    nothing:cancelled:* | nothing:out_of_memory:* | nothing:unknown:* | *"not be told") echo "hpc: job $hpc_job $hpc_phrase, and is not requeued." >&2 ;;
     esac
 fi
 exit "$hpc_code"

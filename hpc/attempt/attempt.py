@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpc.attempt.identity import name_of, needs_stamp, new_stamp
 from hpc.attempt.statement import statement_files
+from hpc.environ import process_environ
 from hpc.run.directory import RunDirectory
 from hpc.run.journal import Journal
 from hpc.run.secret import Secret, shared_secret
@@ -51,7 +52,7 @@ class Attempt:
         return Journal(self.directory, self.id, self.world.rank)
 
 
-def prepare_process(environ: MutableMapping[str, str] = os.environ) -> None:
+def prepare_process(environ: MutableMapping[str, str]) -> None:
     """What must be in place before torch is imported."""
     stop_requests()  # a signal may come in the seconds that the import takes
     if not faulthandler.is_enabled() and sys.__stderr__ is not None:
@@ -68,20 +69,18 @@ def explain_process(launcher: str = AUTO) -> Explanation:
     Raises:
         WorldError: Its environment variables do not describe one world.
     """
-    return explain_world(os.environ, launcher)
+    return explain_world(process_environ(), launcher)
 
 
 def process_secret(world: World, sweep: Path | None = None) -> Secret:
     """What the ranks of this process's world prove themselves with; see `hpc.run.secret.shared_secret`."""
-    return shared_secret(world, os.environ, sweep)
+    return shared_secret(world, process_environ(), sweep)
 
 
 _numbers = itertools.count(1)
 
 
-def begin(
-    world: World, secret: Secret, directory: Path, agree: Agree, environ: MutableMapping[str, str] = os.environ
-) -> Attempt:
+def begin(world: World, secret: Secret, directory: Path, agree: Agree, environ: MutableMapping[str, str]) -> Attempt:
     """The next attempt of this process. Nothing is written. All ranks must call it equally often.
 
     Args:

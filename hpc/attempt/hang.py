@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -12,10 +14,12 @@ from hpc.attempt.failure import note_failure
 from hpc.config import RuntimeOptions
 from hpc.errors import HungError
 from hpc.run.directory import RunDirectory
+from hpc.run.events import SlowRank
 from hpc.run.pulse import Pulse, read_pulses
-from hpc.say import fail
+from hpc.say import fail, warn
 from hpc.stop.activity import activity
 from hpc.stop.files import RequestFiles
+from hpc.stop.slow import SlowRanks, sentence
 from hpc.stop.stacks import write_stacks
 from hpc.stop.watchdog import Watchdog, Watched
 
@@ -30,14 +34,27 @@ def watchdog_of(attempt: Attempt, options: RuntimeOptions) -> Watchdog:
     dealt = range(world.node_rank, world.world_size, world.node_count)[:count]  # srun --distribution=cyclic
     near = {*range(max(0, first), min(world.world_size, first + count)), *dealt}
     watched = Watched(attempt.id, attempt.directory, world.rank, frozenset(near))
-    files = RequestFiles(attempt.directory, attempt.requests)
+    files, slow = RequestFiles(attempt.directory, attempt.requests), _slow_ranks(attempt, options)
 
     def look() -> None:
         files.look()
+        slow.look(time.monotonic())
         attempt.requests.current()  # so that the clock is heard at the next step, however slow steps have become
 
     every_tick = look if world.rank == 0 else lambda: None
     return Watchdog(watched, activity(), options.hang_seconds, partial(_end_hung, attempt), every_tick)
+
+
+def _slow_ranks(attempt: Attempt, options: RuntimeOptions) -> SlowRanks:
+    def tell(found: SlowRank) -> None:
+        attempt.journal.write(found)
+        warn(f"{sentence(found)}.")
+
+    def read() -> Collection[Pulse]:
+        is_wanted = options.slow_rank_factor and attempt.world.world_size > 1
+        return read_pulses(attempt.directory, attempt.id).values() if is_wanted else ()
+
+    return SlowRanks(options.slow_rank_factor, attempt.world.world_size, read, tell)
 
 
 def keep_stacks(attempt: Attempt) -> None:

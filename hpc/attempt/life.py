@@ -17,6 +17,7 @@ from hpc.run.directory import RunDirectory
 from hpc.run.events import Closed, Started
 from hpc.run.grace import grace_seconds
 from hpc.slurm.deadline import allocation_end
+from hpc.stop.shell import warn_of_shell_in_between
 from hpc.stop.watchdog import Watchdog
 
 _current: list[Attempt] = []
@@ -49,6 +50,8 @@ def start(attempt: Attempt, settings: Settings) -> None:
         attempt.journal.write(started)
         if change:
             say.warn(change)
+        if "SLURM_JOB_ID" in attempt.environ:
+            warn_of_shell_in_between()
         grace = grace_seconds(settings.cluster, settings.hardware, attempt.journal.events())
         attempt.requests.watch_clock(allocation_end(attempt.environ), grace, settings.cluster.grace_seconds is None)
     _watchdogs.append(watchdog_of(attempt, settings.runtime))

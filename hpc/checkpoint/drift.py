@@ -214,7 +214,8 @@ def difference(found: Sequence[Mapping[Key, int | str]], step: int) -> DriftErro
     return DriftError(
         f"All ranks must hold the same {spoken(name[1])}, but at step {step} it is {' and '.join(each)}{more}; "
         "nothing of that step was saved: look for what ranks do differently, such as layers that are unfrozen on the "
-        "way, calls past the prepared model, learning rates that follow a rank's own loss, batches that one leaves out."
+        "way, calls past the prepared model, parameters without a gradient, learning rates that follow a rank's own "
+        "loss, batches that one leaves out."
     )
 
 

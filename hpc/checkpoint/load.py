@@ -30,7 +30,7 @@ from hpc.checkpoint.unpacking import unpacked
 from hpc.checkpoint.untrusted import read_manifest
 from hpc.errors import HpcError
 
-STATE = ("models", "optimizers", "others", "frozen")
+STATE = ("models", "optimizers", "others", "grown", "frozen")
 """What of trainer.pt objects take back themselves."""
 
 

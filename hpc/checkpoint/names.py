@@ -49,18 +49,18 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + more
 
 
-def parameter_names(models: Sequence[torch.nn.Module], others: Mapping[str, object]) -> dict[int, str]:
-    """Identity of a parameter -> its name.
+def named_parameters(models: Sequence[torch.nn.Module], others: Mapping[str, object]) -> dict[str, torch.nn.Parameter]:
+    """Name -> parameter; where one has several names, the last is the one that it goes by.
 
     Args:
         models: That were prepared.
         others: What was registered, by name; modules among them have parameters, too.
     """
-    names: dict[int, str] = {}
+    found: dict[str, torch.nn.Parameter] = {}
     for name, other in others.items():
         if isinstance(other, torch.nn.Module):
-            names |= {id(each): f"{name}/{own_name(key)}" for key, each in other.named_parameters()}
+            found |= {f"{name}/{own_name(key)}": each for key, each in other.named_parameters()}
     for index, model in enumerate(models):
         prefix = f"{kind('model', index)}/" if index else ""
-        names |= {id(parameter): prefix + own_name(name) for name, parameter in model.named_parameters()}
-    return names
+        found |= {prefix + own_name(key): each for key, each in model.named_parameters()}
+    return found

@@ -30,11 +30,12 @@ class NamedOptimizer:
     Args:
         which: What it is called.
         optimizer: As torch made it.
-        names: Of all parameters.
+        known: All parameters, by name.
     """
 
-    def __init__(self, which: str, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> None:
-        self.which, self.optimizer = which, optimizer
+    def __init__(self, which: str, optimizer: torch.optim.Optimizer, known: Mapping[str, torch.nn.Parameter]) -> None:
+        self.which, self.optimizer, self._known = which, optimizer, known
+        names = {id(parameter): name for name, parameter in known.items()}
         self.groups = [
             {names.get(id(p), f"group_{g}.{i}"): p for i, p in enumerate(group["params"])}
             for g, group in enumerate(optimizer.param_groups)
@@ -123,10 +124,11 @@ class NamedOptimizer:
             entries: All tensors of the checkpoint, by their names there.
         """
         targets: dict[str, torch.Tensor] = {}
+        parameters = {**self.parameters, **{name: p for group in self._added(plain) for name, p in group.items()}}
         for name, values in plain.get("state", {}).items():
-            if name not in self.parameters:
+            if name not in parameters:
                 continue
-            parameter = self.parameters[name]
+            parameter = parameters[name]
             for tag in tags(values):
                 entry = entries[tag["name"]]
                 if entry.shape == tuple(parameter.shape) != ():
@@ -145,6 +147,10 @@ class NamedOptimizer:
         Raises:
             ValueError: It is of other parameter groups.
         """
+        for added in self._added(plain):
+            self.optimizer.add_param_group({"params": [*added.values()]})
+            self.groups.append(added)
+            self.parameters |= added
         if "whole" in plain:
             if [group["params"] for group in plain["groups"]] != [[*group] for group in self.groups]:
                 raise ValueError(f"its {self.which} has other parameters, or the same in another order")
@@ -164,12 +170,23 @@ class NamedOptimizer:
         if is_torchs:
             self._put_exactly(state)
 
+    def _added(self, plain: Mapping[str, Any]) -> list[dict[str, torch.nn.Parameter]]:
+        """The groups that had been added on the way, to as many as there are here; none where they cannot be again."""
+        if plain.get("set up") != len(self.groups):
+            return []
+        names = [group["params"] for group in plain["groups"][len(self.groups) :]]
+        is_here = all(name in self._known and name not in self.parameters for each in names for name in each)
+        return [{name: self._known[name] for name in each} for each in names] if is_here else []
+
     def _fitting(self, saved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The saved group for each one here: the one with the same parameters, more or less.
 
         Parameters may have come or gone, because layers were frozen or unfrozen between two lives; a group may not.
         """
-        fits = [[group for group in saved if not own.keys().isdisjoint(group["params"])] for own in self.groups]
+        fits = [
+            [group for group in saved if not own.keys().isdisjoint(group["params"])] or _empty(saved, place) * (not own)
+            for place, own in enumerate(self.groups)
+        ]
         if len(saved) == len(self.groups) == 1:
             return [*saved]
         for index, (own, found) in enumerate(zip(self.groups, fits, strict=True)):
@@ -222,6 +239,11 @@ def tags(plain: Any) -> list[dict[str, Any]]:
             return [plain] if "name" in plain else []
         return [tag for each in plain.values() for tag in tags(each)]
     return [tag for each in plain for tag in tags(each)] if isinstance(plain, (list, tuple)) else []
+
+
+def _empty(saved: Sequence[Mapping[str, Any]], place: int) -> list[Mapping[str, Any]]:
+    """The group at this place, if it has no parameters either."""
+    return [group for group in saved[place : place + 1] if not group["params"]]
 
 
 class _Hidden:

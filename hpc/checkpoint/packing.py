@@ -52,7 +52,7 @@ def packed(value: Any, place: str, keep: Keep | None = None) -> Any:
 
 def copied(place: str, tensor: torch.Tensor) -> dict[str, Any]:
     """A tensor that lies in the file itself, as training cannot change it any more."""
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_nested:
         raise unsavable(place, tensor)
     return tensor_tag(tensor, value=tensor.detach().clone())
 

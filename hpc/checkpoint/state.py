@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +23,12 @@ import torch
 from hpc.checkpoint.engines import SavesItself
 from hpc.checkpoint.manifest import TensorEntry, Written
 from hpc.checkpoint.models import NamedModel, fresh
-from hpc.checkpoint.names import below, few, kind, own_name, parameter_names
+from hpc.checkpoint.names import below, few, kind, named_parameters
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
 from hpc.checkpoint.packing import copied, packed, unsavable
 from hpc.checkpoint.plain import Keep, on_device, tensor_tag
 from hpc.checkpoint.reading import shown
+from hpc.checkpoint.set_up import SetUp, freeze_again, frozen_in, grown_buffers, set_up_of
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
 from hpc.checkpoint.trainer import check_aliases
@@ -85,11 +87,11 @@ class TrainingState:
     optimizers: list[torch.optim.Optimizer]
     others: dict[str, Stateful]
     engines: dict[str, SavesItself] = field(default_factory=dict)
-    _set_up: list[str] | None = field(default=None, init=False)
+    _set_up: SetUp | None = field(default=None, init=False)
 
     def begin(self) -> None:
-        """A life begins: remember which parameters the user's code has frozen before its first step."""
-        self._set_up = self._frozen()
+        """A life begins: remember how the user's code has set everything up before its first step."""
+        self._set_up = set_up_of(self.models, self.optimizers)
 
     def contents(self, extra: Mapping[str, Any]) -> Contents:
         """Everything to save that is alike on all ranks; `extra` goes into trainer.pt.
@@ -100,20 +102,24 @@ class TrainingState:
         """
         tensors: dict[str, torch.Tensor] = {}
         keep = _keeps(tensors, f"{OTHERS}/")
+        before = self._set_up or set_up_of(self.models, self.optimizers)
+        named = self._named_models()
+        grown = grown_buffers(before, self.models, partial(_converts, named))
         models, optimizers, parameters = [], [], set()
-        for which, model in self._named_models().items():
+        for which, model in named.items():
             values, others = model.state(which, keep)
             tensors |= {f"{which}/{name}": each for name, each in values.items()}
             parameters |= {f"{which}/{name}" for name in model.parameters}
             models.append(others)
         aliases = _aliases(tensors)
         settings: dict[str, str] = {}
-        for optimizer in self._named_optimizers():
+        for optimizer, groups in zip(self._named_optimizers(), before.groups, strict=True):
             optimizer.check()
-            optimizers.append(optimizer.state(_keeps(tensors, ""), _whole(keep)))
+            optimizers.append({**optimizer.state(_keeps(tensors, ""), _whole(keep)), "set up": groups})
             settings |= optimizer.settings()
-        state = {"models": models, "optimizers": optimizers, "others": self._others(keep), "frozen": self._freezing()}
-        trainer = {**state, **packed(dict(extra), "")}
+        state = {"models": models, "optimizers": optimizers, "others": self._others(keep), "grown": grown}
+        frozen = {"set up": before.frozen, "now": frozen_in(self.models)}
+        trainer = {**state, "frozen": frozen, **packed(dict(extra), "")}
         aliases |= _aliases(tensors)
         stored = {name: each for name, each in tensors.items() if name not in aliases}
         return Contents(stored, aliases, trainer, frozenset(parameters), settings)
@@ -131,6 +137,7 @@ class TrainingState:
         _compare_others(self.others, trainer)
         targets: dict[str, torch.Tensor] = {}
         for which, model in models.items():
+            model.make_room(below(which, dict.fromkeys(trainer.get("grown", ()))))
             _compare(which, model, below(which, entries))
             fresh_ones = model.targets(below(which, entries))
             targets |= {f"{which}/{name}": each for name, each in fresh_ones.items()}
@@ -160,35 +167,14 @@ class TrainingState:
 
         for name, engine in self.engines.items():
             _taking(name, engine.load_files, directory / name)
-        self._freeze(trainer.get("frozen"))
+        freeze_again(self.models, trainer.get("frozen"))
         for (which, model), plain in zip(self._named_models().items(), trainer["models"], strict=True):
+            model.make_room(below(which, dict.fromkeys(trainer.get("grown", ()))))
             _taking(which, model.restore, below(which, targets), plain, fetch)
         for optimizer, plain in zip(self._named_optimizers(), trainer["optimizers"], strict=True):
             _taking(optimizer.which, optimizer.restore, plain, fetch)
         for name, other in self.others.items():
             _taking(name, other.load_state_dict, unpacked(trainer["others"][name], fetch))
-
-    def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        models = enumerate(self.models)
-        return {
-            f"{kind('model', n)}/{own_name(key)}": each for n, model in models for key, each in model.named_parameters()
-        }
-
-    def _frozen(self) -> list[str]:
-        return [name for name, parameter in self._parameters().items() if not parameter.requires_grad]
-
-    def _freezing(self) -> dict[str, list[str]]:
-        now = self._frozen()
-        return {"set up": now if self._set_up is None else self._set_up, "now": now}
-
-    def _freeze(self, saved: Mapping[str, list[str]] | None) -> None:
-        """Freeze and unfreeze as it had been done on the way, at steps that are not taken again.
-
-        Where the code sets out with other layers frozen than it did in the life that saved, that is what is wanted now.
-        """
-        if saved is not None and saved["set up"] == self._frozen() != saved["now"]:
-            for name, parameter in self._parameters().items():
-                parameter.requires_grad_(name not in saved["now"])
 
     def _others(self, keep: Keep) -> dict[str, Any]:
         return {name: packed(other.state_dict(), name, keep) for name, other in self.others.items()}
@@ -197,9 +183,9 @@ class TrainingState:
         return {kind("model", index): NamedModel(model) for index, model in enumerate(self.models)}
 
     def _named_optimizers(self) -> list[NamedOptimizer]:
-        names = parameter_names(self.models, self.others)
+        known = named_parameters(self.models, self.others)
         optimizers = enumerate(self.optimizers)
-        return [NamedOptimizer(kind("optimizer", index), optimizer, names) for index, optimizer in optimizers]
+        return [NamedOptimizer(kind("optimizer", index), optimizer, known) for index, optimizer in optimizers]
 
 
 def misfit(reason: object) -> LoadError:
@@ -286,10 +272,21 @@ def _compare_others(others: Mapping[str, Stateful], trainer: Mapping[str, Any]) 
 
 def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) -> None:
     """Every tensor that is read in place must be in the checkpoint, with its shape; the rest the model looks at."""
-    missing = [f"{which}/{name}" for name in model.live if name not in entries]
-    other = [name for name in model.live if name in entries and tuple(model.live[name].shape) != entries[name].shape]
+    unfit = [name for name, each in model.live.items() if _shape(entries.get(name)) != tuple(each.shape)]
+    unfit = [name for name in unfit if not model.converts(name)]
+    missing = [f"{which}/{name}" for name in unfit if name not in entries]
+    other = [name for name in unfit if name in entries]
     if missing:
         raise misfit(f"it has no {few(missing)}")
     if other:
         name = min(other)
         raise misfit(f"{which}/{name} has shape {[*entries[name].shape]} there and {[*model.live[name].shape]} here")
+
+
+def _converts(models: Mapping[str, NamedModel], name: str) -> bool:
+    which, _, rest = name.partition("/")
+    return models[which].converts(rest)
+
+
+def _shape(entry: TensorEntry | None) -> tuple[int, ...] | None:
+    return None if entry is None else entry.shape

@@ -91,7 +91,7 @@ def is_storable(value: object) -> bool:
     """Whether a file of tensors can hold this, whole or as shards: a dense tensor of a type that safetensors knows."""
     if not isinstance(value, torch.Tensor) or value.dtype not in CODES or value.layout is not torch.strided:
         return False
-    return is_distributed(value) or type(value.detach()) is torch.Tensor
+    return is_distributed(value) or (type(value.detach()) is torch.Tensor and not (value.is_meta or value.is_nested))
 
 
 def write_tensors(

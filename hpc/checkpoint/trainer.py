@@ -47,6 +47,7 @@ def check_trainer(content: Mapping[str, Any], tensors: Collection[str]) -> None:
         _check("whole" in optimizer or "state" in kinds, "an optimizer")
         _check(all(type(optimizer[kind]) is dict for kind in kinds), "an optimizer")
     _check(type(content.get("others")) is dict and _are_texts(content["others"]), "others")
+    _check("grown" not in content or _are_texts(_list(content, "grown")), "grown")
     frozen = content.get("frozen")
     if frozen is not None:
         _check(_are_texts(_list(frozen, "now")) and _are_texts(_list(frozen, "set up")), "frozen")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from hpc.cli.lazy import LazyGroup
+from hpc.environ import process_environ
 
 VERBS = {
     "cancel": "hpc.cli.cancel:cancel_command",
@@ -33,6 +32,6 @@ main = LazyGroup(
     help="One PyTorch training loop, from a laptop to a Slurm cluster and back from preemption.",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "color": False if os.environ.get("NO_COLOR") else None,  # https://no-color.org
+        "color": False if process_environ().get("NO_COLOR") else None,  # https://no-color.org
     },
 )

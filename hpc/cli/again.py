@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from collections.abc import Sequence
 
 import click
 
 from hpc.cli.sweeps import chosen, find_sweep
+from hpc.environ import process_environ
 from hpc.run.calls import Turn
 from hpc.status.sweep import PointStatus, SweepStatus, check_slurm_answers, look
 from hpc.submit.settle import settle_before
@@ -27,7 +27,7 @@ def look_in_turn(words: Sequence[str], as_json: bool) -> tuple[Turn, SweepStatus
     with _quiet(as_json):
         settle_before(directory)
     turn = Turn(directory)
-    status = look(directory, os.environ)
+    status = look(directory, process_environ())
     return turn, status, chosen(status, rest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from hpc.cli.sweeps import answering, find_sweep, json_option, look_at, names, words_argument
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
 from hpc.run.queue import ask_to_cancel
@@ -129,7 +129,7 @@ def _end_lanes(job: str, members: Sequence[PointStatus], others: bool) -> None:
     if not others:
         client.cancel(job, clusters)
         return
-    steps = running_steps(job, os.environ, clusters)
+    steps = running_steps(job, process_environ(), clusters)
     for each in held:
         step = steps.get(f"lane-{each.id.partition('.')[2]}")
         if step is not None:

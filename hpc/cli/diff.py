@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hpc.cli.columns import aligned
+from hpc.cli.surroundings import readable
 from hpc.config.limits import typed
 from hpc.errors import HpcError
 from hpc.run.compare import Run, code_differences, config_differences, find_run, version_differences
@@ -24,7 +25,8 @@ from hpc.say import fail
 def diff_command(context: click.Context, old: str, new: str, with_code: bool, as_json: bool) -> None:
     """How do OLD and NEW differ? Each is the directory of a sweep or of a point; DIRECTORY@2 is its second attempt."""
     try:
-        runs = find_run(old), find_run(new)
+        with readable():
+            runs = find_run(old), find_run(new)
     except HpcError as error:
         fail(error)
         context.exit(error.exit_code)

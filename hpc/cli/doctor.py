@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from hpc.cli.columns import terminal_width, wrapped
 from hpc.cli.sweeps import answering, json_option
 from hpc.doctor.finding import LEVELS, NOTE, OK, PROBLEM, Finding, exit_code
 from hpc.doctor.look import Answer, look
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.slurm.client import has_slurm
 
@@ -41,7 +41,7 @@ def doctor_command(as_json: bool, directory: Path, canary: bool, arguments: tupl
     """
     if arguments and not canary:
         raise click.UsageError(f"{arguments[0]} is for the job of --canary: add that.")
-    answer = look(directory.absolute(), os.environ)
+    answer = look(directory.absolute(), process_environ())
     if canary:
         found = tuple(_canary(directory.absolute(), arguments))
         answer = replace(answer, findings=(*answer.findings, *found))
@@ -59,7 +59,7 @@ def _canary(directory: Path, arguments: Sequence[str]) -> Iterator[Finding]:
     run_dir = directory / "runs" / f"doctor-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
     with redirect_stdout(sys.stderr):  # standard output is for the findings
         run.main(["-m", *SETTINGS, *arguments, f"run_dir={run_dir}"])
-    yield from follow(run_dir, os.environ)
+    yield from follow(run_dir, process_environ())
 
 
 def as_object(answer: Answer) -> dict[str, object]:

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from hpc.cli.surroundings import surroundings
+from hpc.errors import HpcError
+
 
 class LazyGroup(click.Group):
     """Commands by name.
@@ -20,6 +23,17 @@ class LazyGroup(click.Group):
     def __init__(self, places: Mapping[str, str], **options: Any) -> None:
         super().__init__(**options)
         self.places = places
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command that is typed, which explains its own errors; those of its surroundings are explained here."""
+        try:
+            with surroundings():
+                return super().invoke(ctx)
+        except HpcError as error:
+            from hpc.say import fail  # deferred: a verb that works need not wait for it
+
+            fail(error)
+            raise SystemExit(error.exit_code) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 import click
 
 from hpc.cli.sweeps import answering, chosen, find_sweep, json_option, words_argument
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.status.ending import log_path
 from hpc.status.logs import Log, merged, rank_logs, window_of
@@ -39,7 +39,7 @@ def logs_command(
     if follow and as_json:
         raise ConfigurationError("--json must not be given beside --follow, which never comes to the end of an object.")
     directory, rest = find_sweep(words)
-    status = look(directory, os.environ)
+    status = look(directory, process_environ())
     point = _the_one(status, rest)
     logs = _logs(status, point, rank, all_ranks, attempt)
     window = _window(point, attempt)
@@ -106,7 +106,7 @@ def _follow(directory: Path, point: PointStatus, logs: list[Log], all_ranks: boo
         time.sleep(POLL_SECONDS)
         if not entries and time.monotonic() - asked >= ASK_SECONDS:
             asked = time.monotonic()
-            point = look(directory, os.environ).points[point.index]
+            point = look(directory, process_environ()).points[point.index]
             is_over = is_done(point.state)
             if all_ranks:
                 known = {log.path for log in logs}

@@ -12,6 +12,7 @@ import click
 
 from hpc.cli.columns import aligned, duration
 from hpc.cli.sweeps import answering, json_option
+from hpc.environ import process_environ
 from hpc.errors import HpcError
 from hpc.run.listing import SWEEP_FILE, count_points
 from hpc.status.find import known_sweeps
@@ -26,7 +27,7 @@ MOST = 20
 @answering
 def ls_command(as_json: bool, show_all: bool) -> None:
     """My sweeps, the newest first: those I have submitted, and those below runs/ in this directory."""
-    found = known_sweeps(os.environ, Path.cwd())
+    found = known_sweeps(process_environ(), Path.cwd())
     shown = found if show_all or as_json else found[:MOST]
     rows = [_row(directory) for directory in shown]
     if as_json:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 import click
 
 from hpc.cli.sweeps import answering, completions, find_sweep, json_option
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.files import replace_text
 from hpc.status.sweep import look
@@ -32,7 +32,8 @@ def report_command(words: tuple[str, ...], output: Path | None, as_json: bool) -
     path = output or directory / "report.html"
     if path.is_dir():
         raise ConfigurationError(f"--output must be a file, but {path} is a directory.")
-    text = page(look(directory, os.environ), time.time(), os.environ)
+    environ = process_environ()
+    text = page(look(directory, environ), time.time(), environ)
     try:
         replace_text(path, text)
     except OSError as error:

@@ -11,11 +11,14 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hpc.cli.surroundings import readable, surroundings
 from hpc.config import sentence
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.paths import CONF_DIR
 from hpc.say import fail
 
+LAUNCHER = "hydra_plugins.hpc.launcher.HpcLauncher"
 USAGE = """\
 Usage: {program} [OPTIONS] [SETTING=VALUE]...
 
@@ -52,8 +55,10 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
     try:
         if {"-h", "--help"} & {*typed}:
             print(USAGE.format(program="hpc run" if arguments is not None else f"python {sys.argv[0]}"), end="")
-        for config in _composed(typed, Path(config_directory).absolute()):
-            _train(config)
+        with surroundings():
+            directory = Path.cwd() / config_directory  # asked before Hydra does, in whose words nobody would know it
+            for config in _composed(typed, directory):
+                _train(config)
     except BrokenPipeError:  # whoever read the answer has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -80,7 +85,8 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
                 config.hydra.job.id, config.hydra.job.num = "0", 0
         configs.append(config)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
+    _only_our_launcher()
+    process_environ()["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, and leaves the exit code to us
     sys.argv[1:] = _checked(arguments, config_directory)
     try:
         with warnings.catch_warnings():
@@ -92,7 +98,26 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
         if not _is_about_configs(error):
             raise
         raise ConfigurationError(sentence(error)) from error
-    return _for_this_process(configs)
+    return configs
+
+
+def _only_our_launcher() -> None:
+    """Others would call back here or in jobs of their own, where nobody trains; and sweepers write before they do."""
+    from hydra.core.plugins import Plugins  # deferred, as above
+
+    plugins = Plugins.instance()
+    instantiate = type(plugins).instantiate_launcher
+
+    def checked(*, config: DictConfig, **more: Any) -> Any:
+        target = OmegaConf.select(config, "hydra.launcher._target_")
+        if target != LAUNCHER:
+            raise ConfigurationError(
+                f"hydra/launcher must be hpc for a sweep, but is {target}: "
+                "write `override hydra/launcher: hpc` into the defaults list of your config."
+            )
+        return instantiate(plugins, config=config, **more)
+
+    plugins.instantiate_launcher = checked  # type: ignore[method-assign, assignment]
 
 
 def _version_base() -> dict[str, Any]:
@@ -123,7 +148,9 @@ def _checked(arguments: list[str], config_directory: Path) -> list[str]:
     if path.startswith("pkg://"):
         return [*options, *given.overrides]
     directory, name = Path(path).expanduser().absolute(), (given.config_name or "config").removesuffix(".yaml")
-    if not (directory / f"{name}.yaml").is_file():
+    with readable():
+        is_there = (directory / f"{name}.yaml").is_file()
+    if not is_there:
         raise ConfigurationError(f"--config-path must be a directory with {name}.yaml in it, but {directory} has none.")
     return [*options, f"--config-path={directory}", *given.overrides]
 
@@ -140,23 +167,13 @@ def _is_about_configs(error: BaseException) -> bool:
     return bool(known) and known[-1].partition(".")[0] in READERS
 
 
-def _for_this_process(configs: list[DictConfig]) -> list[DictConfig]:
-    """Hydra's own launcher calls back for every point of a sweep, one after the other in this process."""
-    if any(config.hydra.mode.name == "MULTIRUN" for config in configs):
-        raise ConfigurationError(
-            "hydra/launcher must be hpc for a sweep, but is another one: "
-            "write `override hydra/launcher: hpc` into the defaults list of your config."
-        )
-    return configs
-
-
 def _train(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig  # deferred, as above
 
     from hpc.submit.freeze import freeze_point, run_directory  # deferred, with the task: a sweep does not come this way
     from hpc.task.entry import run_here
 
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # run_dir may ask for it
     point = freeze_point(run_directory(config), ".", config)
     if point.settings.launch.dry_run:
         raise ConfigurationError(

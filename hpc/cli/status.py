@@ -73,10 +73,11 @@ def screen(status: SweepStatus, points: Sequence[PointStatus], show_all: bool, w
     """
     shown = list(points) if show_all or len(points) <= MOST_ROWS else _most_interesting(points)
     hidden = len(points) - len(shown)
-    blocks = [_head(status, points), _table(status, [row(point) for point in shown], width)]
+    rows = [row(point) for point in shown]
+    blocks = [_head(status, points), _table(status, rows, width)]
     blocks += [f"{hidden:,} more points: --all shows them."] if hidden else []
     told = _report(points[0]) if len(points) == 1 else ""
-    notes = [told] if told else list(_notes(points, width))
+    notes = [told] if told else [*_notes(points, width), *_slow(rows, width)]
     blocks += ["\n".join(notes)] if notes else []
     return "\n\n".join(blocks)
 
@@ -158,6 +159,15 @@ def _painted(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> Iterat
         yield "  ".join(padded).rstrip()
 
 
+def _slow(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
+    """The ranks for which others wait."""
+    for each in rows:
+        if told := each["slow_rank"]:
+            own, typical = (f"{1000 * told[name]:.0f} ms" for name in ("own_seconds", "typical_seconds"))
+            words = f"point {each['point']} waits for rank {told['rank']} on {told['host']}, which needs "
+            yield wrapped("slow_rank", f"{words}{told['factor']:.1f} times as long ({own} against {typical})", width)
+
+
 def _notes(points: Sequence[PointStatus], width: int) -> Iterator[str]:
     """What stands in the last column, each once, in words."""
     told: dict[tuple[str, str], list[str]] = {}
@@ -214,4 +224,6 @@ def _nodes(nodes: Sequence[str]) -> str:
 def _why(each: dict[str, Any]) -> str:
     if each["cause"] is not None:
         return str(each["cause"]["kind"])
+    if each["slow_rank"] is not None:
+        return "slow_rank"
     return cut(each["reason"] or "", 40)

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpc.cli.surroundings import readable
+from hpc.environ import process_environ
 from hpc.errors import EXIT_INTERRUPTED, HpcError
 from hpc.run.listing import list_points
 from hpc.status import find
@@ -26,9 +28,9 @@ def completions(context: click.Context, parameter: click.Parameter, incomplete: 
     del parameter
     here = Path.cwd()
     typed: Sequence[str] = context.params.get("words") or ()
-    offered = [] if typed else [os.path.relpath(path) for path in find.known_sweeps(os.environ, here)]
+    offered = [] if typed else [os.path.relpath(path) for path in find.known_sweeps(process_environ(), here)]
     try:
-        directory, _ = find.split(typed, os.environ, here)
+        directory, _ = find.split(typed, process_environ(), here)
         offered += _overrides(directory)
     except HpcError:
         pass
@@ -47,7 +49,8 @@ def answering(function: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(function)
     def verb(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            with readable():
+                function(*arguments, **options)
         except HpcError as error:
             from hpc.say import fail  # deferred: logging is imported for nothing else
 
@@ -65,7 +68,7 @@ def find_sweep(words: Sequence[str]) -> tuple[Path, list[str]]:
     Raises:
         ConfigurationError: No sweep is meant, or several may be.
     """
-    return find.split(words, os.environ, Path.cwd())
+    return find.split(words, process_environ(), Path.cwd())
 
 
 def look_at(words: Sequence[str]) -> tuple[SweepStatus, list[PointStatus]]:
@@ -76,7 +79,7 @@ def look_at(words: Sequence[str]) -> tuple[SweepStatus, list[PointStatus]]:
         LoadError: The sweep's files are damaged.
     """
     directory, rest = find_sweep(words)
-    status = look(directory, os.environ)
+    status = look(directory, process_environ())
     return status, chosen(status, rest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from hpc.cli.columns import aligned
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, WorldError
 from hpc.say import fail
 from hpc.world import Explanation, World, explain_world
@@ -47,7 +47,7 @@ def world_command(context: click.Context, as_json: bool, compare: bool, files: t
 
 
 def _explained(as_json: bool) -> str:
-    explanation = explain_world(os.environ)
+    explanation = explain_world(process_environ())
     return json.dumps(asdict(explanation)) if as_json else render_explanation(explanation)
 
 
@@ -88,7 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
         dict(answer["variables"])
     except OSError as error:
         raise WorldError(f"{path} must hold what `hpc world --json` printed, but cannot be read: {error}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WorldError(
             f"{path} must hold what `hpc world --json` printed, but does not: see what it printed on stderr instead."
         ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc.config.changes import forbidden_changes, leaves
-    from hpc.config.checks import plain, register_schema, settings_of
+    from hpc.config.checks import as_config, plain, register_schema, settings_of
     from hpc.config.schema import (
         CheckpointOptions,
         Cluster,
@@ -37,6 +37,7 @@ __all__ = [
     "RuntimeOptions",
     "Settings",
     "StrategyOptions",
+    "as_config",
     "forbidden_changes",
     "leaves",
     "plain",
@@ -45,6 +46,7 @@ __all__ = [
     "settings_of",
 ]
 _FILES = {
+    "as_config": "checks",
     "forbidden_changes": "changes",
     "leaves": "changes",
     "plain": "checks",

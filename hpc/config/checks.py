@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from string import Formatter
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
     CONTAINER_RUNTIMES,
+    TRACKERS,
     CheckpointOptions,
     Cluster,
     Container,
@@ -31,6 +33,7 @@ DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
+INTERPOLATION = re.compile(r"(\\*)\$\{")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -53,6 +56,21 @@ def settings_of(config: DictConfig | dict[Any, Any]) -> Settings:
     if wrong:
         raise ConfigurationError(wrong)
     return settings
+
+
+def as_config(values: Mapping[Any, Any]) -> DictConfig:
+    """A config of values that are resolved already: what looks like an interpolation in one of them is text."""
+    config: DictConfig = OmegaConf.create(_literal(dict(values)))
+    return config
+
+
+def _literal(value: Any) -> Any:
+    """With a backslash before `${`; each of those that stand before it already counts twice (OmegaConf's grammar)."""
+    if isinstance(value, dict):
+        return {key: _literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return list(map(_literal, value))
+    return INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -94,6 +112,8 @@ def _to_object(merged: Any) -> Settings:
     settings = OmegaConf.to_object(merged)
     if not isinstance(settings, Settings):
         raise ConfigurationError(f"The config must be a mapping, but is {type(settings).__name__}.")
+    variables = settings.cluster.environment
+    variables.update({name: typed(value) for name, value in variables.items() if isinstance(value, (bool, int, float))})
     return settings
 
 
@@ -105,6 +125,7 @@ def _wrong_together(settings: Settings) -> str:
         or _wrong_container(settings.container, settings.cluster)
         or _wrong_packing(settings)
         or _wrong_strategy(settings.strategy)
+        or _wrong_trackers(settings.runtime.trackers)
         or _wrong_checkpoint(settings.checkpoint)
         or _wrong_experiment(settings.experiment)
     )
@@ -221,10 +242,19 @@ def _wrong_strategy(strategy: StrategyOptions) -> str:
     return ""
 
 
+def _wrong_trackers(names: list[str]) -> str:
+    unknown = [name for name in names if name not in TRACKERS and "." not in name]
+    if unknown:
+        return f"runtime.trackers must hold {', '.join(TRACKERS)} or module.Class of your own, but has {unknown[0]!r}."
+    return ""
+
+
 def _wrong_experiment(experiment: Experiment) -> str:
     if experiment.target and not FUNCTION.fullmatch(experiment.target):
         return (
             "experiment.target must be a module and a function of it, such as my_project.train.train, "
             f"but is {experiment.target}."
         )
+    if not experiment.name.strip(". "):
+        return f"experiment.name must be a name, but is {experiment.name!r}."
     return ""

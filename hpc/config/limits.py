@@ -20,6 +20,11 @@ def at_least(least: int) -> Limits:
     return {"least": least}
 
 
+def at_most(most: int) -> Limits:
+    """A number that is not larger; null where the option may be null."""
+    return {"most": most}
+
+
 def above(bound: float) -> Limits:
     """A finite number that is greater; null where the option may be null."""
     return {"above": bound}
@@ -41,7 +46,7 @@ def without(characters: str) -> Limits:
 
 
 def names_a_file() -> Limits:
-    """The path of a file, whose content is kept with the submission; null where the option may be null."""
+    """The path of a JSON file, whose content is kept with the submission; null where the option may be null."""
     return {"file": True}
 
 
@@ -101,9 +106,11 @@ def _broken_text(key: str, value: str, forbidden: str | None) -> str:
 
 
 def _broken_number(key: str, option: Field[Any], value: Any) -> str:
-    least, bound = option.metadata.get("least"), option.metadata.get("above")
+    least, most, bound = (option.metadata.get(limit) for limit in ("least", "most", "above"))
     if least is not None and value < least:
         return f"{key} must be at least {least}, but is {value}."
+    if most is not None and value > most:
+        return f"{key} must be at most {most}, but is {value}."
     if bound is not None and not bound < value < math.inf:
         return f"{key} must be above {bound:g}, but is {value:g}."
     return ""

@@ -12,12 +12,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from hpc.config.limits import above, at_least, names_a_file, one_of, only_of, without
+from hpc.config.limits import above, at_least, at_most, names_a_file, one_of, only_of, without
 
 CONTAINER_RUNTIMES = ("apptainer", "pyxis", "podman", "docker", "charliecloud")
 NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
 """What a shell, or a runtime for containers, would not take as a part of one word."""
+TRACKERS = ("tensorboard", "csv", "wandb", "mlflow")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+MOST, MOST_MINUTES, MOST_GRACE_SECONDS = 2**31 - 1, 2**31 // 60 - 1, 2**16 - 1
+"""Above them Slurm counts from 0 again or takes no limit, in silence (sbatch 22.05); --signal says no."""
 
 
 @dataclass
@@ -25,17 +29,17 @@ class Hardware:
     """How much: what one job asks of the scheduler. All counts are per job or per node, never per sweep."""
 
     name: str = "custom"
-    nodes: int = field(default=1, metadata=at_least(1))
-    tasks_per_node: int | None = field(default=None, metadata=at_least(1))
+    nodes: int = field(default=1, metadata=at_least(1) | at_most(MOST))
+    tasks_per_node: int | None = field(default=None, metadata=at_least(1) | at_most(MOST))
     """Ranks on each node, one per GPU where there are GPUs; None takes whatever world the launcher brings."""
-    gpus_per_node: int = field(default=0, metadata=at_least(0))
+    gpus_per_node: int = field(default=0, metadata=at_least(0) | at_most(MOST))
     gpu_type: str | None = field(default=None, metadata=without("\\"))
     """As the site's `--gres` spells it: a100, h100; a slice of one is a type, too: 1g.5gb."""
-    cpus_per_task: int | None = field(default=None, metadata=at_least(1))
+    cpus_per_task: int | None = field(default=None, metadata=at_least(1) | at_most(MOST))
     """None leaves the scheduler's default."""
-    memory_gb: int | None = field(default=None, metadata=at_least(0))
+    memory_gb: int | None = field(default=None, metadata=at_least(0) | at_most(MOST))
     """Per node; 0 asks for all of it, None leaves the scheduler's default."""
-    time_limit_minutes: int = field(default=60, metadata=at_least(1))
+    time_limit_minutes: int = field(default=60, metadata=at_least(1) | at_most(MOST_MINUTES))
     """Of one attempt, here as in Slurm: it stops cluster.grace_seconds before, saves, and goes on in another one."""
     source: str = ""
     """Where the numbers come from."""
@@ -97,12 +101,12 @@ class Cluster:
     sbatch: dict[str, Any] = field(default_factory=dict)
     """More sbatch options, without dashes: {reservation: friday, exclusive: true}; false or null leaves one out."""
     srun: list[str] = field(default_factory=list)
-    """Further srun arguments: ["--cpu-bind=cores"]."""
+    """Further options of srun, each of them one whole word: ["--cpu-bind=cores"]."""
     setup: list[str] = field(default_factory=list)
     """Shell lines that run before srun: module loads, ulimits."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Exported before srun: NCCL_SOCKET_IFNAME and its like."""
-    grace_seconds: int | None = field(default=None, metadata=at_least(1))
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Exported before srun: NCCL_SOCKET_IFNAME and its like. true and false are these words; 1.10 needs quotes."""
+    grace_seconds: int | None = field(default=None, metadata=at_least(1) | at_most(MOST_GRACE_SECONDS))
     """How long before the time limit the run stops and saves; must exceed one step plus one save. None: two minutes, or
     half of a short time limit, and longer where the run's own steps and saves are measured to need it."""
     max_parallel_points: int = field(default=256, metadata=at_least(1))
@@ -209,6 +213,8 @@ class RuntimeOptions:
     hang_seconds: float | None = field(default=None, metadata=at_least(0))
     """End an attempt with code 70 when no step was taken for so long; None learns it from the run's own steps, and 0
     lets a run hang until its time limit."""
+    slow_rank_factor: float = field(default=1.5, metadata=at_least(0))
+    """Tell of a rank that needs so many times as long as the others for its own part of a step; 0 tells of none."""
     max_lives_without_progress: int = field(default=5, metadata=at_least(1))
     """After this many lives in a row without a new checkpoint, the job ends with code 76."""
 
@@ -230,7 +236,7 @@ class CheckpointOptions:
     """This many checkpoints stay, the newest ones; the last one that was read back whole is never deleted."""
     keep_every_steps: int | None = field(default=None, metadata=at_least(1))
     """Checkpoints of steps that this divides stay for ever."""
-    best_metric: str | None = None
+    best_metric: str | None = field(default=None, metadata=without(""))
     """The checkpoint with the best value of this logged metric stays."""
     best_mode: str = field(default="min", metadata=one_of("min", "max"))
     """min or max."""

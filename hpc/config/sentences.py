@@ -9,28 +9,41 @@ from dataclasses import fields, is_dataclass
 from types import TracebackType
 from typing import Any
 
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    KeyValidationError,
     OmegaConfBaseException,
     UnsupportedInterpolationType,
 )
 from yaml import YAMLError
 
+from hpc.config.limits import typed
 from hpc.config.schema import Settings
 from hpc.config.secrets import is_private_key, masked_override
 
 IN_FILE = re.compile(r"In '([^']+)'")
 SEE = re.compile(r"(See https?://\S+|Set the environment variable HYDRA_FULL_ERROR).*")
 NO_NEWS = ("Error parsing override", "Error when parsing index")
-MERGED = re.compile(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
+MERGED = re.compile(r"(?:Merge error|Invalid type assigned): \w+ is not a subclass of (\w+)\. value: (.*)", re.DOTALL)
+TYPES = (
+    (re.compile(r"Value '(.*)' of type '\w+' could not be converted to Integer", re.DOTALL), "a whole number"),
+    (re.compile(r"Value '(.*)' of type '\w+' could not be converted to Float", re.DOTALL), "a number"),
+    (re.compile(r"Value '(.*)' is not a valid bool \(type \w+\)", re.DOTALL), "true or false"),
+    (re.compile(r"Cannot convert '\w+' to string: '(.*)'", re.DOTALL), "a text"),
+    (re.compile(r"Incompatible value '(None)' for field of type '\w+'"), "given"),
+    (re.compile(r"field '.*' is not (Optional)"), "given"),
+)
+"""What OmegaConf says of a value, and what the option must be."""
 OMEGACONF_DETAILS = ("full_key:", "object_type=", "reference_type=", "Environment variable")
 
 
 def sentence(error: BaseException) -> str:
     """One sentence of an error, ending in a full stop, with the file it is about where one can be told."""
     told = next((each for each in _chain(error) if isinstance(each, (OmegaConfBaseException, YAMLError))), error)
-    text = _of_hydra(told) or _of_omegaconf(told) or _of_yaml(told) or _of_any(told)
+    readers = (_of_hydra, _of_group, _of_merge, _of_omegaconf, _of_yaml, _of_any)
+    text = next(filter(None, (reader(told) for reader in readers)))
     place = IN_FILE.match(str(error)) if told is not error else None
     known = f" (in {place.group(1)})" if place and place.group(1) not in text else ""
     return f"{text.rstrip('.')}{known}."
@@ -58,6 +71,16 @@ def _of_hydra(error: BaseException) -> str:
     return ""
 
 
+def _of_group(error: BaseException) -> str:
+    """A choice from a group that is no name: Hydra says so without the group, which its frame knows."""
+    frames = [frame for frame, _ in traceback.walk_tb(_trace(error))]
+    override = frames[-1].f_locals.get("override") if frames and isinstance(error, ValueError) else None
+    if override is None or not hasattr(override, "key_or_group"):
+        return ""
+    told = typed(override.value())
+    return f"{override.key_or_group} must be the name of a preset, in quotes where it is a number, but is {told}"
+
+
 def _place(override: str, lines: list[str]) -> str:
     """Where Hydra's parser stumbled; it marks the place with a caret in a line of its own, or names it."""
     raw = str(lines[-1]) if lines else ""
@@ -76,14 +99,37 @@ def _of_omegaconf(error: BaseException) -> str:
         return f"{_first(error)} (at {key}): register that resolver in the module of experiment.target"
     if not isinstance(error, OmegaConfBaseException):
         return ""
-    if key and is_private_key(str(key)):
+    if key and is_private_key(str(key)) and not isinstance(error, KeyValidationError):
         return f"{key} must be a text or a number, but is not"
     text, file = _first(error), _file(error)
     merged = MERGED.fullmatch(text)
-    if merged and merged[1] in SECTIONS:
-        return f"{SECTIONS[merged[1]]} must be a mapping of its settings, but is {merged[2]}"
+    if merged and (merged[1] in SECTIONS or key):
+        return f"{SECTIONS.get(merged[1], key)} must be a mapping of its settings, but is {merged[2]}"
+    text = _of_type(key, text) or text
     known = f" (at {key})" if key and not re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", text) else ""
     return f"{text}{known} (in {file})" if file else f"{text}{known}"
+
+
+def _of_type(key: str | None, text: str) -> str:
+    """What a setting must be, where OmegaConf says what its value cannot be made."""
+    for pattern, must_be in TYPES if key else ():
+        found = pattern.fullmatch(text)
+        if found:
+            kind = "a mapping of its settings" if key in SECTIONS.values() else must_be
+            return f"{key} must be {kind}, but is {'null' if found[1] in ('None', 'Optional') else found[1]}"
+    return ""
+
+
+def _of_merge(error: BaseException) -> str:
+    """A list where a mapping belongs, or the other way round: OmegaConf says so without the setting."""
+    if not isinstance(error, OmegaConfBaseException) or not str(error).startswith("Cannot merge"):
+        return ""
+    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(_trace(each))]
+    sections = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == "_merge_with"]
+    if not sections:
+        return ""
+    must_be, is_one = ("a list", "a mapping") if OmegaConf.is_list(sections[-1]) else ("a mapping", "a list")
+    return f"{sections[-1]._get_full_key(None)} must be {must_be}, but is {is_one}"
 
 
 def _sections(options: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -111,13 +157,20 @@ def _of_any(error: BaseException) -> str:
     file, text = _file(error), _first(error)
     if isinstance(error, RecursionError):
         text = "the config refers to itself, in a defaults list or by an anchor"
-    if isinstance(error, AssertionError) and not str(error):  # Hydra 1.4, for `hydra: 5`
-        asserted = traceback.extract_tb(error.__traceback__)[-1].line
-        text = f"the config is of another shape than Hydra takes: it has to `{asserted}`"
+    if isinstance(error, (AssertionError, AttributeError)):  # as for `hydra: 5`, and `hydra: null`
+        text = f"the config is of another shape than Hydra takes, whose code says `{_failed(error)}`"
     if file and file not in text:
         return f"{file} cannot be read: {text}"
     cause = error.__cause__
     return f"{text.rstrip('.:')}: {_first(cause)}" if cause is not None and _first(cause) not in text else text
+
+
+def _failed(error: BaseException) -> str | None:
+    """The line of Hydra's own code that did not work."""
+    lines = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    of_hydra = [line for line, frame in zip(lines, frames, strict=True) if frame.f_globals["__name__"][:6] == "hydra."]
+    return (of_hydra or lines)[-1].line
 
 
 def _first(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from hpc.connect.process_group import ProcessGroup
 from hpc.data.order import SampleOrder
-from hpc.data.samplers import Listed, digest_of, order_of
+from hpc.data.samplers import Listed, digest_of, length_of, order_of
 from hpc.errors import ConfigurationError
 
 
@@ -81,6 +81,27 @@ def check_resumed(deal: Deal, position: dict[str, Any] | None) -> None:
             )
 
 
+def check_length(deal: Deal, loader: DataLoader[Any]) -> None:
+    """A data set must stay as long as it was when it was dealt out.
+
+    Raises:
+        ConfigurationError: It is longer or shorter now.
+    """
+    now = length_of(_dealt(loader))
+    if now != deal.order.length:
+        raise ConfigurationError(
+            "A data set must stay as long as it was when prepare dealt its samples out, because a position in it is "
+            f"what a resumed run goes on from, but it had {deal.order.length} and has {now}: prepare another loader "
+            "for what has come, or let an IterableDataset give it."
+        )
+
+
+def _dealt(loader: DataLoader[Any]) -> Any:
+    """What gives the entries that are dealt out: the loader's sampler, or the user's own batch sampler."""
+    batches = loader.batch_sampler
+    return loader.sampler if batches is None else batches.sampler if type(batches) is BatchSampler else batches
+
+
 def position_of(deal: Deal) -> dict[str, Any]:
     """What must be the same when the run is resumed."""
     return {"number of samples": deal.order.length, "seed of the order": deal.seed}
@@ -90,13 +111,11 @@ def _deal_of(loader: DataLoader[Any], seed: int, group: ProcessGroup) -> Deal:
     check_reading(loader)
     _check_order(loader)
     seed = seed if loader.generator is None else loader.generator.initial_seed()
-    batches = loader.batch_sampler
+    batches, order = loader.batch_sampler, order_of(_dealt(loader), seed, group)
     if type(batches) is BatchSampler:  # the loader's own, or the user's of the same kind
-        deal = Deal(order_of(batches.sampler, seed, group), seed, batches.batch_size, batches.drop_last)
-    elif batches is not None:
-        deal = Deal(order_of(batches, seed, group), seed, 1, False, "batches")
+        deal = Deal(order, seed, batches.batch_size, batches.drop_last)
     else:
-        deal = Deal(order_of(loader.sampler, seed, group), seed, 1, False, "items")
+        deal = Deal(order, seed, 1, False, "items" if batches is None else "batches")
     if not deal.order.length:
         raise ConfigurationError(
             "The loader must be a DataLoader(dataset, batch_size=..., shuffle=...) over a data set with samples, "

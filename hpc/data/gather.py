@@ -40,7 +40,8 @@ def gather(values: Any, group: ProcessGroup) -> Any:
     Raises:
         ConfigurationError: The ranks' values do not go together; on every rank.
     """
-    return _gathered(values, dict(_nodes(values)), group)
+    nodes, refusal = _read(values, entries=False)
+    return _gathered(values, nodes, group, refusal)
 
 
 def gather_for_metrics(values: Any, group: ProcessGroup, rows: Rows | None) -> Any:
@@ -55,12 +56,12 @@ def gather_for_metrics(values: Any, group: ProcessGroup, rows: Rows | None) -> A
     Raises:
         ConfigurationError: A value has no row for each sample, or ranks' do not go together; on every rank.
     """
-    nodes, refusal = dict(_nodes(values, entries=True)), None
+    nodes, refusal = _read(values, entries=True)
     try:
         if rows is not None:
             nodes = {path: _of_samples(node, rows, group.world.rank) for path, node in nodes.items()}
     except ConfigurationError as error:
-        refusal = str(error)
+        refusal = refusal or str(error)
     return _gathered(values, nodes, group, refusal)
 
 
@@ -100,6 +101,14 @@ class _Told:
     looks: dict[str, Looks]
     words: bytes
     refusal: str | None
+
+
+def _read(nest: Any, entries: bool) -> tuple[dict[str, _Node], str | None]:
+    """Every place of a nest, or why this rank's values cannot be gathered: the others must hear of it."""
+    try:
+        return dict(_nodes(nest, entries=entries)), None
+    except RecursionError:
+        return {}, f"gather takes values a hundred deep, but a {type(nest).__name__} is deeper, or holds itself."
 
 
 def _nodes(nest: Any, path: str = "", entries: bool = False) -> Iterator[tuple[str, _Node]]:
@@ -158,10 +167,11 @@ def _gathered(values: Any, nodes: dict[str, _Node], group: ProcessGroup, refusal
 
 
 def _told(nodes: dict[str, _Node], refusal: str | None) -> _Told:
-    looks = {path: node.looks for path, node in nodes.items() if node.kind in ("tensor", "array")}
     things = {path: node.value for path, node in nodes.items() if node.kind in ("array", "entries", "same", "thing")}
     refusals = (_why_not(node.value, path) for path, node in nodes.items() if node.kind == "tensor")
     refusal = refusal or next((each for each in refusals if each), None)
+    shaped = {} if refusal else nodes  # a nested tensor has no shape
+    looks = {path: node.looks for path, node in shaped.items() if node.kind in ("tensor", "array")}
     try:
         words = pickle.dumps(map_leaves(_is_tensor, lambda tensor: tensor.detach().cpu(), things))
     except Exception as error:

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 
 from hpc.connect.process_group import ProcessGroup
 from hpc.data.batches import EndlessBatches, OnePass
-from hpc.data.deal import Deal, check_resumed, deal_of, position_of
+from hpc.data.deal import Deal, check_length, check_resumed, deal_of, position_of
 from hpc.data.nest import on_device
 from hpc.data.order import SampleOrder
 from hpc.data.prepared import Prepared, evaluating
 from hpc.data.rows import CurrentRows
 from hpc.data.share import Share
-from hpc.data.workers import Alone, Turns, numbered, reader
+from hpc.data.workers import Turns, numbered, reader
 from hpc.errors import ConfigurationError
 
 
@@ -97,14 +97,17 @@ class PreparedLoader(Prepared):
         Raises:
             ConfigurationError: The data set is not the one of then.
         """
+        check_length(self.deal, self.loader)
         for position in positions[:1]:
             check_resumed(self.deal, position)
 
     def position(self) -> dict[str, Any]:
         """What must be the same when the run is resumed; where it goes on is a number of samples: see `stream`."""
+        check_length(self.deal, self.loader)
         return position_of(self.deal)
 
     def _pass(self, epoch: int, start: int) -> OnePass:
+        check_length(self.deal, self.loader)
         batches = OnePass(self.order, self.share, epoch, start, self.deal.drop_last)
         if not batches.stop:
             raise ConfigurationError(
@@ -130,5 +133,4 @@ class PreparedLoader(Prepared):
 
     def _reader(self) -> tuple[DataLoader[Any], Turns]:
         turns = Turns()
-        collate = Alone(self.loader.collate_fn) if self.deal.unit == "items" else self.loader.collate_fn
-        return reader(self.loader, turns, collate, self.deal.seed), turns
+        return reader(self.loader, turns, self.deal.unit == "items", self.deal.seed), turns

@@ -49,8 +49,8 @@ class Prepared(DataLoader[Any]):
 
     def __reduce__(self) -> Any:
         raise ConfigurationError(
-            "A prepared loader cannot be pickled, because it belongs to this rank: pickle the DataLoader that was "
-            "given to prepare."
+            "A prepared loader cannot be copied or pickled, because it belongs to this rank: copy the DataLoader that "
+            "was given to prepare."
         )
 
     def set_epoch(self, epoch: int) -> None:

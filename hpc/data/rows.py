@@ -46,21 +46,53 @@ class Rows:
         return self.samples[rank] * each
 
 
-@dataclass
-class CurrentRows:
-    """The rows of the batch that is being worked on; None in training, where no row is repeated."""
+class _Pass:
+    """A pass that is under way."""
 
-    rows: Rows | None = None
+    rows: Rows
+    """Of its batch at hand."""
+    is_beside: bool = False
+    """Whether another one goes on while this one is under way, as in zip(a, b): neither is inside the other."""
+
+
+class CurrentRows:
+    """The rows of the batch that is being worked on."""
+
+    def __init__(self) -> None:
+        self._passes: list[_Pass] = []
+
+    @property
+    def rows(self) -> Rows | None:
+        """Of the innermost pass; None in training, and wherever no row is repeated.
+
+        Raises:
+            ConfigurationError: Passes go on side by side, and repeat other rows.
+        """
+        if not self._passes or not self._passes[-1].is_beside:
+            return self._passes[-1].rows if self._passes else None
+        beside = [each.rows for each in self._passes if each.is_beside]
+        if all(each == beside[0] for each in beside):
+            return beside[0]
+        if any(len({*each.samples}) > 1 for each in beside):
+            raise ConfigurationError(
+                "gather_for_metrics must know whose rows it gets, because the last batches of a pass repeat samples, "
+                "but passes over several loaders go on side by side: let one data set give both, or use gather."
+            )
+        return None
 
     def follow(self, batches: Iterator[tuple[Rows, Any]]) -> Iterator[Any]:
-        """The batches alone; passes may be nested."""
-        outer = self.rows
+        """The batches alone; passes may be nested, or go on side by side."""
+        mine = _Pass()
         try:
-            for rows, batch in batches:
-                self.rows = rows
+            for mine.rows, batch in batches:
+                if mine not in self._passes:
+                    self._passes.append(mine)
+                for other in self._passes[self._passes.index(mine) + 1 :]:
+                    other.is_beside = mine.is_beside = True
                 yield batch
         finally:
-            self.rows = outer
+            if mine in self._passes:
+                self._passes.remove(mine)
 
 
 class Counted(NamedTuple):

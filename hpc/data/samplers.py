@@ -51,7 +51,7 @@ def order_of(sampler: Iterable[Any], seed: int, group: ProcessGroup) -> SampleOr
     seed = generator.initial_seed() if isinstance(generator, torch.Generator) else seed
     kind = type(sampler)
     if isinstance(sampler, SequentialSampler) and kind.__iter__ is SequentialSampler.__iter__:
-        return Order(_length(sampler.data_source), seed, shuffle=False)
+        return Order(length_of(sampler.data_source), seed, shuffle=False)
     if isinstance(sampler, RandomSampler) and kind.__iter__ is RandomSampler.__iter__:
         return _of_random(sampler, seed)
     if isinstance(sampler, SubsetRandomSampler) and kind.__iter__ is SubsetRandomSampler.__iter__:
@@ -146,7 +146,7 @@ class Listed:
 
     def __init__(self, sampler: Iterable[Any], seed: int, group: ProcessGroup) -> None:
         self.sampler, self.seed, self.group = sampler, seed, group
-        self.length = _length(sampler)
+        self.length = length_of(sampler)
         self.digest = digest_of(self._drawn(0).tolist())
         if self.digest != digest_of(self._drawn(0).tolist()):
             raise ConfigurationError(
@@ -195,7 +195,7 @@ class Listed:
 
 
 def _of_random(sampler: RandomSampler, seed: int) -> SampleOrder:
-    samples = _length(sampler.data_source)
+    samples = length_of(sampler.data_source)
     if sampler.replacement:
         return Draws(sampler.num_samples, seed, np.arange(1, samples + 1, dtype=np.float64))
     order = Order(samples, seed, shuffle=True)
@@ -212,7 +212,12 @@ def _cumulative(weights: torch.Tensor) -> NDArray[np.float64]:
     return np.cumsum(each)
 
 
-def _length(sized: Any) -> int:
+def length_of(sized: Any) -> int:
+    """How many entries there are.
+
+    Raises:
+        ConfigurationError: It does not say.
+    """
     try:
         return len(sized)
     except (TypeError, NotImplementedError, AttributeError) as error:

@@ -16,7 +16,7 @@ from hpc.data.draws import seed_draws
 from hpc.stop.requests import ignore_signals_in_worker
 
 
-def reader(loader: DataLoader[Any], turns: Turns, collate: Callable[[list[Any]], Any], seed: int) -> DataLoader[Any]:
+def reader(loader: DataLoader[Any], turns: Turns, alone: bool, seed: int) -> DataLoader[Any]:
     """A loader that reads like the user's one, but takes its lists of indices from `turns`.
 
     In this very process the data set draws from the generators that are saved; in workers, by the batch's position.
@@ -24,14 +24,16 @@ def reader(loader: DataLoader[Any], turns: Turns, collate: Callable[[list[Any]],
     Args:
         loader: The user's.
         turns: Which batches.
-        collate: Makes a batch of what the data set gave for one list of indices.
+        alone: Each entry of the data set is a batch, and is asked for alone.
         seed: Of the draws in workers.
     """
+    dataset: Any = _Alone(loader.dataset) if alone else loader.dataset
+    source: Any = _Seeded(dataset, seed) if loader.num_workers else dataset
     return DataLoader(
-        _Seeded(loader.dataset, seed) if loader.num_workers else loader.dataset,  # type: ignore[arg-type]
+        source,
         batch_sampler=turns,
         num_workers=loader.num_workers,
-        collate_fn=collate,
+        collate_fn=_CollatedAlone(loader.collate_fn) if alone else loader.collate_fn,
         pin_memory=loader.pin_memory,
         pin_memory_device=loader.pin_memory_device,
         timeout=loader.timeout,
@@ -101,13 +103,24 @@ class WorkerStart:
         ignore_signals_in_worker()
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, _Seeded):
-            object.__setattr__(info, "dataset", info.dataset.dataset)  # user code sets attributes of it
+            inner = info.dataset.dataset
+            object.__setattr__(info, "dataset", inner.dataset if isinstance(inner, _Alone) else inner)  # users set it
         if self.user is not None:
             self.user(worker)
 
 
 @dataclass(frozen=True)
-class Alone:
+class _Alone:
+    """A data set that is asked for one entry at a time, as torch does without a batch size. Picklable."""
+
+    dataset: Any
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dataset[index]
+
+
+@dataclass(frozen=True)
+class _CollatedAlone:
     """Makes a batch of one entry of the data set that is a batch already. Picklable, for spawned workers."""
 
     collate: Callable[[Any], Any]

@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from hpc.doctor.canary import FINDINGS_FILE, READY_SECONDS, STEP_SECONDS, RanksTell, tell
+from hpc.environ import process_environ
 from hpc.files import create, make_directory, replace_text
 from hpc.runtime.runtime import Runtime
-from hpc.submit.environment import user_environment
 
 REPEATS = 5
 
@@ -66,7 +66,7 @@ def _tell(runtime: Runtime, directory: Path, device: torch.device) -> None:
 
 
 def _seen(directory: Path, device: torch.device) -> dict[str, Any]:
-    given = user_environment()
+    given = process_environ()
     return {
         "host": os.uname().nodename,
         "cpus": len(os.sched_getaffinity(0)),

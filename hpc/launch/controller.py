@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from hpc.attempt.report import settle
+from hpc.environ import for_child
 from hpc.errors import NO_FAILURES, LoadError
 from hpc.files import PRIVATE_MODE, open_to_append
 from hpc.launch.oom import oom_kills
@@ -30,7 +31,6 @@ from hpc.run.directory import RunDirectory
 from hpc.run.journal import read_journal
 from hpc.run.queue import QueueFiles
 from hpc.slurm.step_end import Exit, StepEnd
-from hpc.submit.environment import for_child
 
 POLL_SECONDS = 0.05
 ECHO_WAIT_SECONDS = 4.0

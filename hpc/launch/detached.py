@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc.environ import for_child, process_environ
 from hpc.errors import HpcError
 from hpc.files import PRIVATE_MODE, open_to_append
 from hpc.launch.leases import lease_directory
@@ -26,7 +27,6 @@ from hpc.run.point import Point
 from hpc.run.points import load_sweep
 from hpc.run.queue import QueueFiles
 from hpc.say import fail, say
-from hpc.submit.environment import for_child, user_environment
 
 
 def start_detached(record: Record, points: Sequence[Point]) -> None:
@@ -68,7 +68,7 @@ def main(directory: str, descriptor: str, ready: str, *names: str) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         sweep, wanted = load_sweep(Path(directory)), set(names)
-        place = Place(this_machine(user_environment()), lease_directory(user_environment()), shows=False)
+        place = Place(this_machine(process_environ()), lease_directory(process_environ()), shows=False)
         points = [point for point in sweep.points if point.name in wanted]
         queue = Queue(Record(sweep.directory, int(descriptor)), points, place)
         return queue.run(lambda: _tell(int(ready)))

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import fields
 
 from hpc.config.limits import typed
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, SubmissionError
 from hpc.launch import local
 from hpc.run.aside import set_aside
@@ -15,7 +16,7 @@ from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.slurm import client
 from hpc.submit.again import part_of, send_again
-from hpc.submit.environment import scrubbed_process, user_environment
+from hpc.submit.environment import scrubbed_process
 from hpc.submit.send import plans_for_slurm, send, show
 
 
@@ -40,10 +41,10 @@ def _submit(sweep: Sweep) -> None:
     if is_sent:
         send(sweep, _scheduler)
     if place is None:
-        record_sweep(sweep.directory, user_environment())
+        record_sweep(sweep.directory, process_environ())
         return
     with local.claimed(sweep.directory, None if is_sent else sweep.write_or_continue) as record:
-        record_sweep(sweep.directory, user_environment())
+        record_sweep(sweep.directory, process_environ())
         code = local.run(record, here, place)
     if code:
         raise SystemExit(code)

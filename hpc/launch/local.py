@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, LoadError
 from hpc.launch.demand import demand_of
 from hpc.launch.detached import start_detached
@@ -19,7 +20,6 @@ from hpc.run.point import Point
 from hpc.run.result import read_result
 from hpc.say import say
 from hpc.submit.container import check_no_container
-from hpc.submit.environment import user_environment
 
 __all__ = ["Place", "claimed", "place_for", "run"]
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -31,7 +31,7 @@ def place_for(points: Sequence[Point]) -> Place:
     Raises:
         ConfigurationError: A point cannot.
     """
-    place = Place(this_machine(user_environment()), lease_directory(user_environment()))
+    place = Place(this_machine(process_environ()), lease_directory(process_environ()))
     for point in points:
         check_no_container(point.settings)
         demand_of(point.settings, place.machine)

@@ -17,8 +17,8 @@ from typing import Any
 import cloudpickle
 import torch
 
+from hpc.environ import for_child
 from hpc.errors import HpcError
-from hpc.submit.environment import for_child
 
 CALL, RESULT, FAILURE = "call.pickle", "result.pickle", "failure.txt"
 

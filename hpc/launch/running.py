@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpc.attempt.identity import new_stamp
 from hpc.config import Settings
+from hpc.environ import for_child, process_environ
 from hpc.errors import LoadError
 from hpc.launch.controller import KILL_WAIT_SECONDS
 from hpc.launch.demand import Demand
@@ -25,7 +26,6 @@ from hpc.run.grace import grace_seconds
 from hpc.run.journal import read_journal
 from hpc.run.point import Point
 from hpc.run.queue import QueueFiles
-from hpc.submit.environment import for_child, user_environment
 from hpc.submit.interpreter import interpreter
 
 Schedule = list[tuple[float, int]]
@@ -105,7 +105,7 @@ class Running:
 
     def _environment(self, settings: Settings, threads: int | None) -> dict[str, str]:
         asked = settings.cluster.environment
-        is_told = threads is None or "OMP_NUM_THREADS" in {*asked, *user_environment()}
+        is_told = threads is None or "OMP_NUM_THREADS" in {*asked, *process_environ()}
         return for_child(
             PYTHONPATH=os.pathsep.join(entry or os.curdir for entry in sys.path),
             **({} if is_told else {"OMP_NUM_THREADS": str(threads)}),

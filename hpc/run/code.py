@@ -120,7 +120,7 @@ def submitted(directory: Path) -> list[Code]:
     try:
         lines = read_regular(path).decode().splitlines() if os.path.lexists(path) else []
         return [_code(json.loads(line)) for line in lines]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise LoadError(f"{path} is damaged ({error}): restore it.") from error
 
 

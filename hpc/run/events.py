@@ -125,6 +125,28 @@ class Failed(Event):
 
 
 @dataclass(frozen=True)
+class SlowRank(Event):
+    """One rank holds the others up; see `hpc.stop.slow`.
+
+    Args:
+        rank: Which one.
+        host: Its node.
+        own_seconds: How long it needs for its own part of a step.
+        typical_seconds: The median of the others.
+    """
+
+    rank: int
+    host: str
+    own_seconds: float
+    typical_seconds: float
+
+    @property
+    def factor(self) -> float:
+        """How many times as long."""
+        return self.own_seconds / self.typical_seconds
+
+
+@dataclass(frozen=True)
 class Closed(Event):
     """The last Runtime of a script that no task guards was left without an error."""
 
@@ -172,6 +194,7 @@ NAMES: dict[str, type[Event]] = {
     "ended_early": EndedEarly,
     "diverged": Diverged,
     "failed": Failed,
+    "slow_rank": SlowRank,
     "closed": Closed,
     "finished": Finished,
     "ended": Ended,

@@ -53,7 +53,7 @@ class Listing:
         try:
             fields = json.loads(self.lines[number])
             return fields["name"], tuple([each if isinstance(each, str) else MASK for each in fields["overrides"]])
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise self.damaged(number, error) from error
 
     def damaged(self, number: int, error: Exception) -> LoadError:
@@ -86,11 +86,13 @@ def count_points(directory: Path) -> int:
     try:
         summary = json.loads(text)
         written, points = summary["format"], summary["points"]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if written not in range(1, FORMAT + 1):
         raise LoadError(f"{path} must be of format {FORMAT}, but is of {written}: another version of hpc wrote it.")
-    return int(points)
+    if not isinstance(points, int) or points < 0:
+        raise _damaged(path, f"it counts {points} points")
+    return points
 
 
 def is_sweep(directory: Path) -> bool:

@@ -47,9 +47,11 @@ class Point:
         Raises:
             ConfigurationError: They are not valid.
         """
-        from hpc.config import settings_of  # deferred: omegaconf takes longer to import than `hpc status` to run
+        if self.checked is not None:
+            return self.checked
+        from hpc.config import as_config, settings_of  # deferred: `hpc status` would wait for omegaconf
 
-        return self.checked or settings_of(self.config)
+        return settings_of(as_config(self.config))
 
     @cached_property
     def signature(self) -> str:

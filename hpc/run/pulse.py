@@ -41,6 +41,7 @@ class Pulse:
         step_began: Since when it has taken as many steps, to the second.
         moved: When its main thread was last seen to go on, to the second.
         longest_seconds: The longest time between two steps of this attempt so far.
+        own_seconds: What it needs for its own part of a step, before it waits for others; 0.0 while that is not known.
     """
 
     attempt: str
@@ -55,6 +56,7 @@ class Pulse:
     step_began: float
     moved: float
     longest_seconds: float = 0.0
+    own_seconds: float = 0.0
 
 
 class PulseFile:

@@ -30,7 +30,7 @@ class StoredSweep(Listing):
             other = json.loads(line).get("like")
             point = Point.of_line(line) if other is None else Point.of_difference(line, self._whole(other))
             return point.revealed(self._vault)
-        except (ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ImportError, RecursionError) as error:
             raise self.damaged(number, error) from error
 
     def named(self, name: str) -> Point:

@@ -77,7 +77,7 @@ class Vault:
             return cls(dict(frozen.loads(read_regular(path).decode())))
         except (FileNotFoundError, PermissionError):
             return cls()
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise LoadError(f"{path} is damaged ({error}): restore it, or choose another run_dir.") from error
 
     def _value(self, hidden: Hidden) -> Any:

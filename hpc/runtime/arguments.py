@@ -86,6 +86,21 @@ def directory_name(name: str) -> str:
     return name
 
 
+def check_stateful(name: str, thing: Any) -> None:
+    """Refuse what has no state dict that could be saved and given back.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    has_both = all(callable(getattr(thing, each, None)) for each in ("state_dict", "load_state_dict"))
+    if isinstance(thing, type) or not has_both:
+        what = f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"
+        raise ConfigurationError(
+            "runtime.register takes an object that has the methods state_dict and load_state_dict, but "
+            f"{name} is {what}: put it into an object that has both."
+        )
+
+
 def _is_number(value: Any) -> bool:
     try:
         float(value)

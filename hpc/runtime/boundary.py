@@ -21,7 +21,9 @@ from hpc.runtime.seeds import seed_rank
 from hpc.say import say
 from hpc.stop.activity import ENDING, EVALUATING, FIRST_STEP, RESTORING, SAVING, TRAINING, activity
 from hpc.stop.agreement import Agreement, all_end_here
+from hpc.stop.pace import Pace
 from hpc.stop.requests import StopCause
+from hpc.strategy.optimizer import check_schedulers
 from hpc.tracking.profiler import ProfilerWindow
 from hpc.tracking.report import Report
 from hpc.tracking.trackers import TrackedRun
@@ -63,6 +65,7 @@ class Boundary:
         self._looked = (0.0, 0)
         self._activity = activity()
         self._activity.steps = partial(getattr, self, "step")
+        self._activity.pace = self.pace = Pace()
         self.requests.on_save = self.ask_save
 
     def resume(self) -> None:
@@ -175,6 +178,7 @@ class Boundary:
             self.agreement.next_step,
         )
         self._obey(cause, is_last)
+        self.pace.is_on = self.parts.group.world.world_size > 1
 
     def _next_shown(self) -> int:
         every = self.parts.settings.runtime.log_every_steps
@@ -235,6 +239,7 @@ class Boundary:
 
         Whether losses were finite is asked while it is committed: behind training, so that no device is waited for.
         """
+        check_schedulers(self.parts.strategy.prepared_optimizers, self.parts.state.others.values())
         logged = self.report.flush() if self.report is not None else ""
         shared = {"step": self.step, "loops": self.positions.shared()}
         if self.report is not None:

@@ -109,13 +109,18 @@ class Gradients:
             loss: One element.
             kwargs: Those of `torch.Tensor.backward`.
         """
-        if self._boundary is None:
-            self._tell_of_plain_loop()
-        else:
-            self._boundary.in_step = True
         weighed = self.window.weigh(loss)
         self.finite.note("loss", weighed)
+        if (boundary := self._boundary) is None:
+            self._tell_of_plain_loop()
+            self.strategy.backward(weighed, **kwargs)
+            return
+        boundary.in_step = True
+        if is_timed := boundary.pace.is_on and self.window.is_last:
+            boundary.pace.arrive(boundary.step)
         self.strategy.backward(weighed, **kwargs)
+        if is_timed:
+            boundary.pace.leave(boundary.step)
 
     def clip_grad_norm_(self, *arguments: Any, **named: Any) -> torch.Tensor | None:
         """Clip the true gradients at the end of a window; returns their norm before that, or None inside a window.

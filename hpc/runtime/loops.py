@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from hpc.data.iterable import PreparedIterable
 from hpc.data.loader import PreparedLoader
 from hpc.errors import ConfigurationError
 from hpc.runtime.boundary import Boundary
+from hpc.runtime.epoch import Epoch
+from hpc.runtime.left_over import tell_of_gradients
 from hpc.runtime.micro_batches import Weigh, weighed
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import LoopPosition
@@ -58,7 +60,7 @@ class Loop:
         self.parts, self.boundary, self.loader, self.options = parts, boundary, loader, options
         self.position = LoopPosition()
         self._drawn = 0
-        self._has_had_backward = False
+        self._has_had_backward = self._has_told = False
         self._was_left = self._epoch_was_left = False
         self.total_steps = options.total
 
@@ -84,11 +86,13 @@ class Loop:
         )
         self._begin(-(-len(loader) // self.parts.window.size) * self.options.total, bool(position.ended) or is_over)
         while position.epoch < self.options.total and not position.ended and not self.boundary.has_ended:
+            epoch = Epoch.of(position.epoch, partial(self.epoch, loader), lambda: position.epoch)
             try:
-                yield Epoch(self, loader, position.epoch)
+                yield epoch
             except GeneratorExit:
                 self._was_left = True
                 raise
+            epoch.check_taken()
             self.settle()
             if not self.boundary.has_ended:
                 position.epoch, position.samples = position.epoch + 1, 0
@@ -166,6 +170,8 @@ class Loop:
             if window.size > 1 and not self._counts():
                 window.leave_out()
             elif window.is_last:
+                if window.has_backward and not window.has_stepped and not self._has_told:
+                    self._has_told = tell_of_gradients(boundary.step + 1, self.parts.state.optimizers)
                 is_last = is_last_step()
                 self._count_step()
                 boundary.end_step(is_last)
@@ -263,24 +269,6 @@ def _announced(batches: Iterator[Any]) -> Iterator[Any]:
                 yield first.pop()  # not kept: a batch may be large, and training long
 
     return chain(beginning(), batches)
-
-
-class Epoch(int):
-    """The number of an epoch, from 0; iterating it gives the micro-batches that are left of it."""
-
-    _loop: Loop
-    _loader: PreparedLoader
-
-    def __new__(cls, loop: Loop, loader: PreparedLoader, number: int) -> Epoch:
-        """The epoch that a loop is in."""
-        epoch = super().__new__(cls, number)
-        epoch._loop, epoch._loader = loop, loader
-        return epoch
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._loop.position.epoch != self:
-            raise ConfigurationError(f"Epoch {int(self)} is over: iterate it inside the loop over runtime.epochs.")
-        return self._loop.epoch(self._loader)
 
 
 @cache

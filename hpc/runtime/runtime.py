@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,14 @@ from hpc.attempt.uncaught import answer_uncaught_errors
 from hpc.checkpoint.state import Stateful, TrainingState
 from hpc.config import settings_of
 from hpc.connect.process_group import open_process_group, told_by_rank_0
-from hpc.data.iterable import PreparedIterable, prepare_loader
-from hpc.data.loader import PreparedLoader
+from hpc.data.iterable import prepare_loader
 from hpc.data.rows import CurrentRows
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError
 from hpc.run.journal import Journal
 from hpc.run.ownership import check_ownership
 from hpc.runtime.accelerate import no_attribute
-from hpc.runtime.arguments import directory_name
+from hpc.runtime.arguments import check_stateful, directory_name
 from hpc.runtime.finite import Finite
 from hpc.runtime.gradients import Gradients
 from hpc.runtime.parts import Parts
@@ -34,14 +35,11 @@ from hpc.runtime.seeds import seed_everything
 from hpc.runtime.stepping import Stepping
 from hpc.runtime.weights import Weights
 from hpc.strategy import Context, choose
-from hpc.strategy.optimizer import PreparedScheduler, WrappedOptimizer
+from hpc.strategy.optimizer import PreparedScheduler
 from hpc.strategy.precision import Precision
 from hpc.strategy.window import Window
 from hpc.tracking.trackers import Tracker, make_trackers
 from hpc.world import World
-
-PREPARED = (WrappedOptimizer, PreparedScheduler, PreparedLoader, PreparedIterable)
-"""What `prepare` has returned before, and returns again."""
 
 
 class Runtime(Stepping, Processes, Gradients, Weights):
@@ -98,6 +96,7 @@ class Runtime(Stepping, Processes, Gradients, Weights):
             trackers=self.trackers,
         )
         self._loaders: dict[str, Any] = {}
+        self._prepared: dict[int, tuple[Any, Any]] = {}
 
     def __enter__(self) -> Runtime:
         if self.is_main_process:
@@ -140,6 +139,8 @@ class Runtime(Stepping, Processes, Gradients, Weights):
     def prepare(self, *objects: Any, device_placement: None = None) -> Any:
         """Make models, optimizers, schedulers and loaders fit this world, in any order; returned in the same one.
 
+        What has been prepared before is returned again.
+
         Args:
             objects: At least one.
             device_placement: As Accelerate has it; everything is placed on `runtime.device`.
@@ -152,21 +153,27 @@ class Runtime(Stepping, Processes, Gradients, Weights):
                 "prepare takes objects alone, at least one, and places them on runtime.device, but got "
                 f"{f'device_placement={device_placement!r}' if objects else 'nothing'}: write prepare(model, ...)."
             )
-        models = [thing for thing in objects if isinstance(thing, torch.nn.Module)]
-        optimizers = [thing for thing in objects if isinstance(thing, Optimizer) and not isinstance(thing, PREPARED)]
-        for thing in objects:
+        new = {id(thing): thing for thing in objects if id(thing) not in self._prepared}.values()
+        for thing in new:
             self._check_in_time(thing)
-        ready = self.strategy.prepare(models, optimizers)
-        prepared = tuple(ready[id(thing)] if id(thing) in ready else self._prepare_other(thing) for thing in objects)
+        models = [thing for thing in new if isinstance(thing, torch.nn.Module)]
+        optimizers = [thing for thing in new if isinstance(thing, Optimizer)]
+        ready = dict(self.strategy.prepare(models, optimizers))
+        for thing in new:
+            made = ready[id(thing)] = ready[id(thing)] if id(thing) in ready else self._prepare_other(thing)
+            if not isinstance(thing, DataLoader):  # which may be many, one after the other
+                self._prepared |= {id(thing): (thing, made), id(made): (made, made)}
+        prepared = tuple(ready[id(thing)] if id(thing) in ready else self._prepared[id(thing)][1] for thing in objects)
         return prepared if len(prepared) > 1 else prepared[0]
 
     def register(self, name: str, thing: Stateful) -> None:
         """Save and restore `thing`'s state dict with every checkpoint.
 
         Raises:
-            ConfigurationError: There is one of that name already, or training has begun.
+            ConfigurationError: It has no state dict, there is one of that name already, or training has begun.
         """
         self._check_in_time(thing)
+        check_stateful(name, thing)
         if self.training_state.others.setdefault(f"user.{name}", thing) is not thing:
             raise ConfigurationError(
                 f"runtime.register takes one object for each name, but {name} is given twice: rename one."
@@ -191,7 +198,8 @@ class Runtime(Stepping, Processes, Gradients, Weights):
         check_ownership(directory, self.settings.cluster.run_dir_writers)
         known, options = world or explain_process(self.settings.runtime.launcher).world, self.settings.runtime
         secret = process_secret(known)
-        return begin(known, secret, directory, lambda key, text: told_by_rank_0(known, secret, options, key, text))
+        agree = partial(told_by_rank_0, known, secret, options)
+        return begin(known, secret, directory, agree, process_environ())
 
     def _start(self) -> None:
         """The life of an attempt of this Runtime's own; what keeps one rank from it keeps all. Collective."""
@@ -215,8 +223,6 @@ class Runtime(Stepping, Processes, Gradients, Weights):
             )
 
     def _prepare_other(self, thing: Any) -> Any:
-        if isinstance(thing, PREPARED):
-            return thing
         if isinstance(thing, LRScheduler):
             number = sum(name.startswith("scheduler.") for name in self.training_state.others)
             self.training_state.others[f"scheduler.{number}"] = thing

@@ -12,13 +12,15 @@ from hpc.data.loader import PreparedLoader
 from hpc.errors import ConfigurationError
 from hpc.runtime.arguments import whole_number
 from hpc.runtime.boundary import Boundary
-from hpc.runtime.loops import Epoch, Loop, LoopOptions
+from hpc.runtime.epoch import Epoch
+from hpc.runtime.loops import Loop, LoopOptions
 from hpc.runtime.micro_batches import Weigh
 from hpc.runtime.parts import Parts
 from hpc.runtime.positions import MAIN
 from hpc.say import phase
 from hpc.stop.activity import activity
 from hpc.strategy import Strategy
+from hpc.strategy.optimizer import check_schedulers
 from hpc.tracking.usage import work_of
 
 
@@ -221,7 +223,7 @@ class Stepping:
     def _opened(self) -> Boundary:
         """The boundary between steps; the run is resumed when it is first asked for."""
         if self._boundary is None:
-            self._check_schedulers()
+            check_schedulers(self.strategy.prepared_optimizers, self.training_state.others.values())
             self._boundary = Boundary(self._parts)
             self._boundary.resume()
         return self._boundary
@@ -246,14 +248,3 @@ class Stepping:
     def _settle(self) -> None:
         if self._boundary is not None:
             self._boundary.settle()
-
-    def _check_schedulers(self) -> None:
-        """A scheduler that was built on a prepared optimizer and not handed over would start anew in the next life."""
-        known = [getattr(other, "optimizer", None) for other in self.training_state.others.values()]
-        for optimizer in self.strategy.prepared_optimizers:
-            has_scheduler = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")  # torch 2.6-2.13
-            if has_scheduler and not any(each is optimizer for each in known):
-                raise ConfigurationError(
-                    "A scheduler must be prepared, so that it is saved and advances once per optimizer step, but one "
-                    "was built on a prepared optimizer and not: scheduler = runtime.prepare(scheduler)."
-                )

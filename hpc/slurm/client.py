@@ -5,7 +5,6 @@ Text with explicit delimiters only: the `--json` schemas change from release to 
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from hpc.environ import process_environ
 from hpc.errors import SlurmError
 
 TIMEOUT_SECONDS = 30
@@ -116,7 +116,7 @@ def minutes(text: str) -> float:
 
 
 def _calm(environ: Mapping[str, str] | None) -> dict[str, str]:
-    given = os.environ if environ is None else environ
+    given = process_environ() if environ is None else environ
     kept = {name: value for name, value in given.items() if not name.startswith(STEERING)}
     return {**kept, "SLURM_TIME_FORMAT": "standard"}
 

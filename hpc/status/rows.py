@@ -12,7 +12,7 @@ from typing import Any
 from hpc.errors import HpcError
 from hpc.files import read_tail
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Started
+from hpc.run.events import SlowRank, Started
 from hpc.run.lives import Life
 from hpc.run.progress import Progress, read_progress
 from hpc.slurm.reasons import explained
@@ -60,6 +60,7 @@ def row(point: PointStatus) -> dict[str, Any]:
         "attempt": sum(life.has_started for life in past),
         "attempt_id": past[-1].attempt if past else None,
         "cause": None if point.standing.cause is None else asdict(point.standing.cause),
+        "slow_rank": _slow_rank(past) if is_under_way else None,
         "job": None if job is None else job.id,
         "scheduler": None if job is None else job.submission.scheduler,
         "slurm_state": None if queued is None else queued.state,
@@ -79,6 +80,12 @@ def _past(point: PointStatus) -> Sequence[Life]:
         return past_of(point.directory)
     except HpcError:
         return ()
+
+
+def _slow_rank(past: Sequence[Life]) -> dict[str, Any] | None:
+    """The rank for which the others wait, by what the life under way has told last."""
+    told = [event for life in past[-1:] for event in life.events if isinstance(event, SlowRank)]
+    return {**asdict(told[-1]), "factor": round(told[-1].factor, 2)} if told else None
 
 
 def _nodes(point: PointStatus, past: Sequence[Life]) -> list[str]:

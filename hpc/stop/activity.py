@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from hpc.stop.pace import Pace
+
 BUILDING, RESTORING, DATA, FIRST_STEP = "building", "restoring", "data", "first step"
 TRAINING, SAVING, EVALUATING, ENDING = "training", "saving", "evaluating", "ending"
 
@@ -26,6 +28,8 @@ class Activity:
         """Tells how many optimizer steps were taken; asked by the watchdog, so that a step costs nothing here."""
         self.batches = 0
         """Batches of evaluation passes; they are progress as well."""
+        self.pace = Pace()
+        """How long its own part of a step takes, in the run at hand."""
 
     @property
     def step(self) -> int | None:

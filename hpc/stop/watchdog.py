@@ -165,6 +165,7 @@ class Watchdog:
             step_began=round(self._step_began, 3),
             moved=round(self._moved, 3),
             longest_seconds=round(self._longest_seconds, 3),
+            own_seconds=round(self.activity.pace.own_seconds, 6),
         )
 
     def _tell(self, pulse: Pulse) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from hpc.checkpoint.state import TrainingState
@@ -108,7 +109,14 @@ def check_model(model: torch.nn.Module) -> None:
         )
     parameters = dict(model.named_parameters())
     if not parameters:
-        raise ConfigurationError(f"prepare takes modules with parameters, but the {name} has none: leave it out.")
+        instead = "register it, so that its state is saved" if model.state_dict() else "leave it out"
+        raise ConfigurationError(f"prepare takes modules with parameters, but the {name} has none: {instead}.")
+    lazy = next((key for key, each in (*parameters.items(), *model.named_buffers()) if is_lazy(each)), None)
+    if lazy is not None:
+        raise ConfigurationError(
+            f"prepare takes modules whose parameters have shapes, but {lazy} of the {name} gets its own in the first "
+            "forward pass: let it see one batch before."
+        )
     empty = next((key for key, parameter in parameters.items() if parameter.is_meta), None)
     if empty is not None:
         raise ConfigurationError(

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from hpc.checkpoint.models import overlaps
+from hpc.checkpoint.names import few
 from hpc.errors import ConfigurationError
 from hpc.strategy.contract import Context
 from hpc.strategy.single import Single
 
 UNUSED = "Expected to have finished reduction in the prior iteration"
 """How torch begins to say that parameters got no gradient (torch 2.6-2.13, reducer.cpp)."""
-SHOWN_NAMES = 3
 
 
 class DDP(Single):
@@ -47,6 +48,7 @@ class DDP(Single):
         model = super()._share(model, blocks)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
+        make_sendable(model)
         device = self.context.group.device
         wrapped = Following(
             model,
@@ -58,8 +60,26 @@ class DDP(Single):
         return wrapped
 
 
+def make_sendable(model: torch.nn.Module) -> None:
+    """Buffers travel from rank 0 to the others before each step: expanded ones get memory for every element.
+
+    Raises:
+        ConfigurationError: One is not dense, which torch cannot send (torch 2.6-2.13).
+    """
+    for name, buffer in model.named_buffers():
+        if buffer.layout is not torch.strided or buffer.is_quantized:
+            raise ConfigurationError(
+                f"strategy=ddp must have dense buffers, because rank 0 sends its own to the others, but {name} is of "
+                f"layout {buffer.layout} and type {buffer.dtype}: let it be a plain attribute, or dense."
+            )
+        if overlaps(buffer):
+            buffer.data = buffer.data.contiguous()
+
+
 class Following(DistributedDataParallel):
     """DDP that notices when layers are frozen or unfrozen later; torch's own looks at them only when it is built.
+
+    The module's own attributes and methods can be read and set on it, as where one rank trains without DDP.
 
     Args:
         module: With at least one parameter that is trained.
@@ -85,10 +105,23 @@ class Following(DistributedDataParallel):
         except RuntimeError as error:
             if not str(error).startswith(UNUSED):
                 raise
-            raise ConfigurationError(
-                "strategy=ddp must get a gradient for every parameter in every step, but the last one left out "
-                f"{self._without_gradient(str(error))}: set strategy.find_unused_parameters=true, which looks for them."
-            ) from error
+            raise ConfigurationError(self._why_unused(str(error))) from error
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":  # torch's constructor has not come to it yet
+                raise
+            return getattr(self.module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        module = vars(self).get("_modules", {}).get("module")  # none while torch's constructor runs
+        is_own = "_trained" not in vars(self) or name in vars(self) or hasattr(type(self), name)
+        if module is None or is_own or not hasattr(module, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(module, name, value)
 
     def _which_are_trained(self) -> list[bool]:
         return [parameter.requires_grad for parameter in self._all]
@@ -101,10 +134,21 @@ class Following(DistributedDataParallel):
         self._options, self._all = options, parameters
         self._trained = self._which_are_trained()
 
+    def _why_unused(self, text: str) -> str:
+        new = [name for name, each in self.module.named_parameters() if not any(each is old for old in self._all)]
+        if new:
+            return (
+                "A model must keep its parameters once it is prepared, because the ranks exchange the gradients of "
+                f"those, but {few(new)} came later: build all layers before prepare."
+            )
+        return (
+            "strategy=ddp must get a gradient for every parameter in every step, but the last one left out "
+            f"{self._without_gradient(text)}: set strategy.find_unused_parameters=true, which looks for them."
+        )
+
     def _without_gradient(self, text: str) -> str:
         """Names of the parameters without a gradient; torch's message ends with a list of their indices."""
         trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         places = [int(place) for place in re.findall(r"\d+", text.rpartition("for rank")[2].partition(":")[2])]
         names = [trained[place] for place in places if place < len(trained)]
-        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        return ", ".join(names[:SHOWN_NAMES]) + more if names else "some"
+        return few(names) or "some"

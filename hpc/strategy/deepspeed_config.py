@@ -120,7 +120,7 @@ def read_settings(options: StrategyOptions, world_size: int) -> EngineSettings:
 def _read(path: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"strategy.deepspeed_config must be a JSON file, but is {path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")

@@ -1,8 +1,11 @@
-"""What does the user's loop step? Its optimizer and scheduler, in objects that act at the end of a window only."""
+"""What does the user's loop step? Its optimizer and scheduler, in objects that act at the end of a window only.
+
+To whoever asks they are what they wrap: isinstance says so, and attributes that are set are those of the user's object.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -22,14 +25,19 @@ class WrappedOptimizer(Optimizer):
         window: Shared with the loop.
     """
 
+    optimizer: Optimizer
+    window: Window
+
     def __init__(self, optimizer: Optimizer, window: Window) -> None:
-        self.optimizer = optimizer
-        self.window = window
+        vars(self).update(optimizer=optimizer, window=window)
+
+    __class__ = property(lambda self: _kind(self, "optimizer"))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "optimizer":  # a copy that is being made has no attributes yet
-            raise AttributeError(name)
-        return getattr(self.optimizer, name)
+        return _attribute_of(self, "optimizer", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _set_attribute(self, "optimizer", name, value)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -70,6 +78,9 @@ class WrappedOptimizer(Optimizer):
         """Train more parameters."""
         self.optimizer.add_param_group(param_group)
 
+    def __reduce__(self) -> Any:
+        return _blank, (type(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds. As in torch, the `step` that a scheduler has wrapped is left out."""
         return {name: value for name, value in vars(self).items() if name != "step"}
@@ -92,7 +103,7 @@ class PreparedOptimizer(WrappedOptimizer):
 
     def __init__(self, optimizer: Optimizer, precision: Precision, window: Window) -> None:
         super().__init__(optimizer, window)
-        self.precision = precision
+        vars(self).update(precision=precision)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step at the end of a window; skipped on every rank when a gradient overflowed.
@@ -144,14 +155,22 @@ class PreparedScheduler:
         window: Shared with the loop.
     """
 
+    scheduler: Any
+    window: Window
+
     def __init__(self, scheduler: Any, window: Window) -> None:
-        self.scheduler = scheduler
-        self.window = window
+        vars(self).update(scheduler=scheduler, window=window)
+
+    __class__ = property(lambda self: _kind(self, "scheduler"))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "scheduler":  # a copy that is being made has no attributes yet
-            raise AttributeError(name)
-        return getattr(self.scheduler, name)
+        return _attribute_of(self, "scheduler", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _set_attribute(self, "scheduler", name, value)
+
+    def __reduce__(self) -> Any:
+        return _blank, (type(self),), vars(self)
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Advance at the end of a window, unless its optimizer step was skipped; arguments are handed on."""
@@ -161,3 +180,49 @@ class PreparedScheduler:
     def _is_skipped(self) -> bool:
         optimizer = getattr(self.scheduler, "optimizer", None)
         return getattr(optimizer, "optimizer", optimizer) in self.window.skipped
+
+
+def check_schedulers(optimizers: Sequence[WrappedOptimizer], saved: Iterable[object]) -> None:
+    """A scheduler that was not handed over would start anew in the next life.
+
+    Args:
+        optimizers: That were prepared.
+        saved: Whatever else is saved, schedulers among it.
+
+    Raises:
+        ConfigurationError: An optimizer has a scheduler that is not saved.
+    """
+    known = [getattr(each, "optimizer", None) for each in saved]
+    for prepared in optimizers:
+        both = (prepared, prepared.optimizer)
+        has_scheduler = any(hasattr(vars(each).get("step"), "_wrapped_by_lr_sched") for each in both)  # torch 2.6-2.13
+        if has_scheduler and not any(each is one for each in known for one in both):
+            raise ConfigurationError(
+                "A scheduler must be prepared before the first step, so that it is saved and advances once per "
+                f"optimizer step, but one was built on the {type(prepared.optimizer).__name__} and not: scheduler = "
+                "runtime.prepare(scheduler)."
+            )
+
+
+def _kind(wrapper: object, wrapped: str) -> type:
+    """What a wrapper says that it is: the user's class, of which it has all attributes."""
+    return type(vars(wrapper).get(wrapped, wrapper))
+
+
+def _attribute_of(wrapper: object, wrapped: str, name: str) -> Any:
+    if wrapped not in vars(wrapper):  # a copy that is being made has no attributes yet
+        raise AttributeError(name)
+    return getattr(vars(wrapper)[wrapped], name)
+
+
+def _set_attribute(wrapper: object, wrapped: str, name: str, value: Any) -> None:
+    """What the user's object has is set there, where its own code reads it."""
+    own = name in vars(wrapper) or hasattr(type(wrapper), name) or not hasattr(vars(wrapper).get(wrapped), name)
+    if own:
+        object.__setattr__(wrapper, name, value)
+    else:
+        setattr(vars(wrapper)[wrapped], name, value)
+
+
+def _blank(kind: type) -> Any:
+    return object.__new__(kind)

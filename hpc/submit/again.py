@@ -9,17 +9,18 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc.config import sentence
+from hpc.config import as_config, sentence
 from hpc.config.secrets import check_visible
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, SlurmError, SubmissionError
 from hpc.run.calls import Turn
 from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
-from hpc.submit.environment import user_environment
 from hpc.submit.options import check_options
 from hpc.submit.plan import Plan, asked_clusters, most_at_once
 from hpc.submit.send import agreed_plans, announce, send_each
+from hpc.submit.srun import asked_of_srun
 from hpc.submit.throttle import arrays_in_queue, beside
 
 CHANGEABLE = ("hardware", "cluster", "launch")
@@ -65,7 +66,7 @@ def beside_others(plans: list[Plan], points: Sequence[Point]) -> list[Plan]:
         SubmissionError: Slurm does not say what is in its queue.
         OSError: The sweep's record cannot be read.
     """
-    environ = user_environment()
+    environ = process_environ()
     try:
         arrays = arrays_in_queue(plans[0].sweep_directory, environ, asked_clusters(plans[0], environ))
     except SlurmError as error:
@@ -108,17 +109,18 @@ def _checked(change: str) -> tuple[str, str]:
 
 def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     """Checked as when it was frozen. The overrides tell of the change, so that it is seen."""
-    config = OmegaConf.create(point.config)
+    config = as_config(point.config)
     try:
         for key, value in pairs:
             OmegaConf.update(config, key, _parsed(f"{key}={value}", key), force_add=True)
-        plain: Any = OmegaConf.to_container(config, resolve=False)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     keys = {key for key, _ in pairs}
     kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
     new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
     check_options(new.settings.cluster)
+    tuple(asked_of_srun(new.settings))
     check_visible(new.config, new.secrets)
     return new
 

@@ -153,8 +153,8 @@ class Composer:
         return config
 
     def _parts(self, config: DictConfig, number: int) -> Parts:
-        HydraConfig.instance().set_config(config)  # ${hydra:...} in a point means this point
         set_run_directory(config, self._run_directory(number))
+        HydraConfig.instance().set_config(config)  # ${hydra:...} in a point means this point
         return Parts(resolved(config), known_to_hydra(config))
 
     def _run_directory(self, number: int) -> str:

@@ -7,20 +7,28 @@ sets itself wins, so that what is printed is what is sent.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from hpc.environ import process_environ, without
 from hpc.world.launchers import is_a_launchers
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 """Where Slurm is stays known."""
+NEVER = ("SBATCH_ARRAY_INX", "SBATCH_ERROR", "SBATCH_WAIT")
+"""What would make another job of it than the one that is printed, or keep sbatch until the job has ended."""
+GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
+GPU_VARIABLES = ("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_TASK", "SBATCH_GPUS_PER_SOCKET")
+"""Several ways to ask for GPUs, of which one is meant."""
 OTHER_NAMES = {
     "array": ("SBATCH_ARRAY_INX",),
     "mem": ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU"),
     "requeue": ("SBATCH_NO_REQUEUE",),
+    "no-requeue": ("SBATCH_REQUEUE",),
+    "cpus-per-task": ("SBATCH_CPUS_PER_GPU",),
+    "switches": ("SBATCH_REQ_SWITCH",),
     "time": ("SBATCH_TIMELIMIT",),
-    "gres": ("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_TASK", "SBATCH_GPUS_PER_SOCKET"),
+    "gres": GPU_VARIABLES,
 }
 """Variables of options that are not called SBATCH_ and the option's name (sbatch(1), input environment variables)."""
 
@@ -33,7 +41,10 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
         options: Names of sbatch options that the script sets: their SBATCH_ variables would win over it.
     """
     inside = "SLURM_JOB_ID" in environ
-    set_already = {name for option in options for name in variables_of(option)}
+    given = tuple(options)
+    set_already = {*NEVER, *(name for option in given for name in variables_of(option))}
+    if not set(GPU_OPTIONS).isdisjoint(given):
+        set_already |= set(GPU_VARIABLES)
     return {
         name: value
         for name, value in environ.items()
@@ -41,26 +52,12 @@ def scrubbed(environ: Mapping[str, str], options: Iterable[str] = ()) -> dict[st
     }
 
 
-def for_child(**changes: str) -> dict[str, str]:
-    """This process's environment variables with some changes, for a process that it starts."""
-    return {**os.environ, **changes}
-
-
-def user_environment() -> Mapping[str, str]:
-    """What the person who submits has exported, as it is now: inside `scrubbed_process` without leftovers of a job."""
-    return os.environ
-
-
 @contextmanager
 def scrubbed_process(options: Iterable[str] = ()) -> Iterator[None]:
     """Scrub this process's own environment for a while: submitit starts sbatch and ranks with it."""
-    before = dict(os.environ)
-    try:
-        for name in before.keys() - scrubbed(before, options).keys():
-            del os.environ[name]
+    here = process_environ()
+    with without(here.keys() - scrubbed(here, options).keys()):
         yield
-    finally:
-        os.environ.update(before)
 
 
 def variables_of(option: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValueNode, open_dict, read_write
 
 from hpc.submit.overrides import Kind, Line
-from hpc.submit.resolve import plain
+from hpc.submit.resolve import plain, set_run_directory
 
 Path = tuple[Any, ...]
 
@@ -115,14 +115,15 @@ class Family:
         self.apply([lines[position].again for position in self.free], self.config)
         self.config.run_dir = directory  # is a plain text since the member was composed
         if self._interpolated:
-            self._let_resolvers_see(identity)
+            self._let_resolvers_see(identity, directory)
         config = self.parts.config
         for setting in (*self._set, *self._interpolated):
             config = _replaced(config, setting.path, setting.value())
         return Parts(config, self._hydra(identity, directory))
 
-    def _let_resolvers_see(self, identity: Identity) -> None:
+    def _let_resolvers_see(self, identity: Identity, directory: str) -> None:
         identity.tell(self.config.hydra)
+        set_run_directory(self.config, directory)
         OmegaConf.copy_cache(from_config=self.master, to_config=self.config)
         HydraConfig.instance().cfg = self.config  # type: ignore[assignment]  # as its own set_config does it
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hpc.config import Settings, sentence, settings_of
+from hpc.config import Settings, as_config, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
+from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
 from hpc.say import each
@@ -25,7 +29,10 @@ from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
 from hpc.submit.snapshot import code_of
+from hpc.submit.srun import asked_of_srun
+from hpc.world.launchers import LAUNCHERS
 
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LONGEST_NAME = 255
 """Bytes in one name of a path, on every file system that is in use."""
 SECTIONS = ("hardware", "cluster", "container", "strategy", "runtime", "checkpoint", "launch", "experiment")
@@ -82,6 +89,8 @@ def freeze_point(directory: Path, name: str, config: DictConfig, overrides: Sequ
         ConfigurationError: The config is not valid, or names no training function.
     """
     set_run_directory(config, str(directory / name) if name != "." else str(directory))
+    if "hydra" in config:
+        HydraConfig.instance().set_config(config)  # ${hydra:...} means this point
     point = _Checked().point(name, overrides, resolved(config), known_to_hydra(config))
     point.line()  # what cannot be written down is refused before anything is
     return point
@@ -101,6 +110,8 @@ def run_directory(config: DictConfig) -> Path:
         raise ConfigurationError(f"run_dir must be the name of a directory, but is {_shown(asked)}.")
     if not CONTROL.isdisjoint(str(asked)):
         raise ConfigurationError(f"run_dir must be one line without control characters, but is {str(asked)!r}.")
+    if URL.match(str(asked)):
+        raise ConfigurationError(f"run_dir must be a directory that all nodes see, but is {asked}.")
     try:
         directory = Path(str(asked)).expanduser().absolute()
         long = [part for part in directory.parts if len(part.encode()) > LONGEST_NAME]
@@ -117,10 +128,14 @@ def run_directory(config: DictConfig) -> Path:
 def _check_place(directory: Path) -> None:
     """Before training has been imported and anything was written: files cannot hold directories."""
     for path in (directory, *directory.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise ConfigurationError(f"run_dir must be a writable directory, but {path} is a file.")
-            return
+        try:
+            if path.is_dir():
+                return
+        except OSError as error:  # too long a path, or a directory that one may not look into
+            raise not_writable(path, error) from error
+        if os.path.lexists(path):
+            kind = "a link that leads nowhere" if path.is_symlink() else "a file"
+            raise ConfigurationError(f"run_dir must be a writable directory, but {path} is {kind}.")
 
 
 def _shown(value: Any) -> str:
@@ -150,8 +165,9 @@ class _Checked:
 
 
 def _built(config: dict[Any, Any]) -> Settings:
-    settings = settings_of(config)
+    settings = settings_of(as_config(config))
     check_options(settings.cluster)
+    tuple(asked_of_srun(settings))
     return settings
 
 
@@ -160,6 +176,10 @@ def _check(point: Point) -> None:
         raise ConfigurationError(
             "experiment.target must name the training function, such as my_project.train.train, but is missing."
         )
+    launcher = point.settings.runtime.launcher
+    known = ("auto", *(row.name for row in LAUNCHERS))
+    if launcher not in ("", *known):
+        raise ConfigurationError(f"runtime.launcher must be one of {', '.join(known)}, but is {launcher}.")
     steps = point.config.get("steps")  # the training function's own; but a number of steps is never negative
     if isinstance(steps, int) and steps < 0:
         raise ConfigurationError(f"steps must be at least 0, but is {steps}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ def keep_files(directory: Path, points: Sequence[Point]) -> dict[str, bytes]:
         The copies' contents by their names below files/. Nothing is written.
 
     Raises:
-        ConfigurationError: A file cannot be read.
+        ConfigurationError: A file cannot be read, or is no JSON.
     """
     found: dict[str, bytes] = {}
     names: dict[str, str] = {}
@@ -54,6 +55,11 @@ def _named(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 def _read(option: str, path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{option} must be a file that can be read, but is {path}: {error}.") from error
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{option} must be a JSON file, but is {path}: {error}.") from error
+    return content

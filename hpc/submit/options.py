@@ -48,6 +48,8 @@ NOT_A_JOB = (
 
 CHANGEABLE = ("comment", "requeue", "no-requeue")
 """What a plan sets unless the site sets it."""
+CLOCKS = ("begin", "deadline")
+"""Points in time: never a number, but YAML reads 16:00 as 960."""
 
 
 def site_options(cluster: Cluster) -> dict[str, str | bool]:
@@ -72,7 +74,8 @@ def check_options(cluster: Cluster) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigurationError(f"cluster.sbatch must have {twice[0]} once, but spells it with - and with _.")
-    site_options(cluster)
+    if {"requeue", "no-requeue"} <= site_options(cluster).keys():
+        raise ConfigurationError("cluster.sbatch must have requeue or no-requeue, but has both.")
     check_variables(cluster)
 
 
@@ -100,7 +103,12 @@ def _check_name(name: str, cluster: Cluster) -> None:
 def _value(name: str, value: Any) -> str | bool:
     if value is True:
         return True
-    if isinstance(value, (list, tuple)) and value and all(isinstance(each, (str, int, float)) for each in value):
+    if name in CLOCKS and isinstance(value, int):
+        raise ConfigurationError(
+            f"cluster.sbatch.{name} must be a time in quotes, as '16:00', which YAML reads as a number without them, "
+            f"but is {value}."
+        )
+    if isinstance(value, (list, tuple)) and value and all(type(each) in (str, int, float) for each in value):
         value = ",".join(map(str, value))
     if not isinstance(value, (str, int, float)) or value == "":
         raise ConfigurationError(f"cluster.sbatch.{name} must be a text, a number, true or false, but is {value!r}.")

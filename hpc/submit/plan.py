@@ -88,7 +88,9 @@ class Plan:
 def asked_clusters(plan: Plan, environ: Mapping[str, str]) -> str | None:
     """Other clusters than this one, as sbatch's --clusters names them; None for this one."""
     asked = plan.cluster.sbatch.get("clusters") or plan.cluster.sbatch.get("cluster")
-    return str(asked) if asked else environ.get("SBATCH_CLUSTERS") or None
+    if not asked:
+        return environ.get("SBATCH_CLUSTERS") or None
+    return ",".join(map(str, asked)) if isinstance(asked, list) else str(asked)
 
 
 def make_plans(sweep: Sweep, max_array_size: int, scheduler_of: Callable[[Point], str]) -> list[Plan]:

@@ -16,9 +16,12 @@ OF_HYDRA = ("job", "mode", "overrides", "runtime")
 
 
 def set_run_directory(config: DictConfig, directory: str) -> None:
-    """Give a config its own run directory, whatever it says itself."""
+    """Give a config its own run directory, whatever it says itself; Hydra calls it the output directory."""
     with read_write(config), open_dict(config):
         config.run_dir = directory
+    if "hydra" in config:
+        with read_write(config.hydra):
+            config.hydra.runtime.output_dir = directory
 
 
 def resolved(config: DictConfig) -> dict[Any, Any]:
@@ -40,15 +43,32 @@ def resolved(config: DictConfig) -> dict[Any, Any]:
 
 
 def known_to_hydra(config: DictConfig) -> dict[str, Any]:
-    """What HydraConfig tells in a job, too. The point's directory is what Hydra calls the output directory."""
+    """What HydraConfig tells in a job, too.
+
+    Raises:
+        ConfigurationError: It asks for what Hydra does around a function that it calls itself.
+    """
     if "hydra" not in config:
         return {}
+    _check_job(config.hydra.job)
     part = OmegaConf.masked_copy(config.hydra, list(OF_HYDRA))
     known: Any = OmegaConf.to_container(part, resolve=False, enum_to_str=True)
     known["job"].pop("config", None)
     known["runtime"].pop("config_sources", None)
-    known["runtime"]["output_dir"] = str(config.run_dir)
     return {section: values for section, values in known.items() if values is not None}
+
+
+def _check_job(job: DictConfig) -> None:
+    if job.chdir:
+        raise ConfigurationError(
+            "hydra.job.chdir must be false, because training runs where the command was typed, but is true: "
+            "write below run_dir."
+        )
+    if job.env_set:
+        raise ConfigurationError(
+            f"hydra.job.env_set must be empty, but sets {', '.join(map(str, job.env_set))}: export that in your shell, "
+            "or set it in cluster.environment for jobs."
+        )
 
 
 def plain(node: Any) -> Any:

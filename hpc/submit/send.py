@@ -11,6 +11,7 @@ from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from hpc.environ import process_environ
 from hpc.errors import SlurmError, SubmissionError
 from hpc.failpoints import failpoint
 from hpc.run.calls import Call, alone, next_number, open_calls, record_answer, record_call, record_void
@@ -24,7 +25,7 @@ from hpc.slurm.limits import Room, own_name, room
 from hpc.submit.answer import is_unsure
 from hpc.submit.container import check_container
 from hpc.submit.cost import agree_to_cost
-from hpc.submit.environment import scrubbed_process, user_environment
+from hpc.submit.environment import scrubbed_process
 from hpc.submit.fit import check_fits
 from hpc.submit.plan import Plan, asked_clusters, make_plans
 from hpc.submit.script import options, script, send_script
@@ -51,7 +52,7 @@ def plans_for_slurm(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[
     Raises:
         SubmissionError: It takes none.
     """
-    environ = user_environment()
+    environ = process_environ()
     groups = make_plans(sweep, max(1, len(sweep.points)), scheduler_of)
     for group in groups:
         check_site(group, environ)
@@ -124,7 +125,7 @@ def agreed_plans(sweep: Sweep, scheduler_of: Callable[[Point], str]) -> list[Pla
     plans = plans_for_slurm(sweep, scheduler_of)
     for plan in plans:
         check_container(plan)
-        check_fits(plan, user_environment())
+        check_fits(plan, process_environ())
     agree_to_cost(plans, sweep.points[0].settings.launch)
     return plans
 
@@ -170,7 +171,7 @@ def _called(plan: Plan) -> str:
     """One call, noted before and after."""
     directory, points = plan.sweep_directory, plan.points
     submission = Submission(
-        "", points, round(time.time(), 3), clusters=asked_clusters(plan, user_environment()),
+        "", points, round(time.time(), 3), clusters=asked_clusters(plan, process_environ()),
         is_array=plan.jobs > 1, after=newest_attempts(directory, points),
         per_job=plan.per_job,
     )  # fmt: skip
@@ -227,7 +228,7 @@ def _undo(sent: list[tuple[Plan, str]], made: Made) -> None:
     Raises:
         SlurmError: A job could not be cancelled, or may be there: then all stays, for the next command to look at.
     """
-    directory, jobs = made.directory, {job_id: asked_clusters(plan, user_environment()) for plan, job_id in sent}
+    directory, jobs = made.directory, {job_id: asked_clusters(plan, process_environ()) for plan, job_id in sent}
     for call in open_calls(directory):  # sbatch was interrupted, or what it said could not be noted
         job = queued_as(call)
         jobs |= {job: call.submission.clusters} if job is not None else {}

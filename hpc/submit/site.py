@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from hpc.config import Cluster
 from hpc.config.schema import OptionRule, SiteLimit
 from hpc.errors import SubmissionError
 from hpc.submit.environment import variables_of
-from hpc.submit.options import OWNED
+from hpc.submit.options import GPUS, OWNED
 from hpc.submit.plan import Plan
 from hpc.submit.script import asked_options
-
-SRUN = "cluster.srun"
+from hpc.submit.srun import asked_of_srun
 
 
 def check_site(plan: Plan, environ: Mapping[str, str]) -> None:
@@ -46,17 +45,17 @@ def _asked(plan: Plan, environ: Mapping[str, str]) -> dict[str, list[tuple[str, 
         told = [(variable, environ[variable]) for variable in variables_of(name) if environ.get(variable)]
         found[name] = told
     for name, value in asked_options(plan).items():
-        found[name] = [(_setting(name), value)]  # what the script says wins over the environment
-    for name, value in _long_options(cluster.srun):
-        found.setdefault(name, []).append((SRUN, value))
+        found[_whole(name, found)] = [(_setting(name), value)]  # what the script says wins over the environment
+    for setting, name, value in asked_of_srun(plan):
+        found.setdefault(_whole(name, found), []).append((setting, value))
     return found
 
 
-def _long_options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for word in words:
-        name, _, value = word.partition("=")
-        if name.startswith("--"):
-            yield name[2:], value
+def _whole(name: str, ruled: Iterable[str]) -> str:
+    """Slurm takes the beginning of a name for the name; some names are the beginnings of others."""
+    if name in (*OWNED, *GPUS, "export"):
+        return name
+    return next((each for each in ruled if each.startswith(name)), name)
 
 
 def _setting(name: str) -> str:

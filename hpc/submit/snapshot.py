@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc.config import Launch
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.run import enter
 from hpc.run.code import Code
 from hpc.run.point import Point
-from hpc.submit.environment import user_environment
 from hpc.submit.project import import_directories, import_root, is_installed, module_file
 from hpc.submit.record import record
 from hpc.submit.tree import LINK, File, Tree, blob_id, git_root, git_tree, plain_tree
@@ -204,7 +204,7 @@ def _known(trees: Sequence[Tree], tree: str) -> Code | None:
 
 def _note(trees: Sequence[Tree]) -> Path:
     roots = [str(tree.root) for tree in trees]
-    environ = user_environment()
+    environ = process_environ()
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return (
         Path(cache).expanduser()

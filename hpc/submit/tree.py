@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path, PurePosixPath
 
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError
 from hpc.run.listing import POINTS_FILE, SWEEP_FILE
-from hpc.submit.environment import user_environment
 
 IMPORTABLE = (".py", *EXTENSION_SUFFIXES)
 NEVER = ("__pycache__", "node_modules")
@@ -239,6 +239,8 @@ def _walk(directory: Path) -> Iterator[Path]:
 def _may_be_code(parent: Path, name: str) -> bool:
     if name.startswith(".") or name in NEVER or name.endswith(".egg-info"):
         return False
+    if not os.access(parent / name, os.R_OK | os.X_OK):  # nor could this user import anything from there
+        return False
     return not any((parent / name / sign).exists() for sign in ("pyvenv.cfg", "conda-meta"))
 
 
@@ -258,7 +260,7 @@ def _texts(output: bytes) -> list[str]:
 
 
 def _git(directory: Path, *arguments: str) -> bytes:
-    environ = {name: value for name, value in user_environment().items() if not name.startswith("GIT_")}
+    environ = {name: value for name, value in process_environ().items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", *arguments],

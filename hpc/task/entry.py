@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpc.attempt.attempt import Agree, Attempt, begin, explain_process, prepare_process, process_secret
 from hpc.attempt.life import start
-from hpc.config import Settings, leaves
+from hpc.config import Settings, as_config, leaves
 from hpc.config.secrets import MASK
+from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.events import Finished
 from hpc.run.ownership import check_ownership
@@ -32,7 +32,7 @@ from hpc.world import World
 
 def run(sweep_directory: str, point: str) -> None:
     """The payload of every submitted job: one point of a sweep. Ends the process unless all is well."""
-    prepare_process()
+    prepare_process(process_environ())
     around_import("torch", uncollected())
     try:
         sweep = open_sweep(Path(sweep_directory))
@@ -45,7 +45,7 @@ def run(sweep_directory: str, point: str) -> None:
         check_ownership(sweep.directory / point, settings.cluster.run_dir_writers)
         secret = process_secret(world, sweep.directory)
         agree = _agree(settings, world, secret)
-        attempt = begin(world, secret, sweep.directory / point, agree)
+        attempt = begin(world, secret, sweep.directory / point, agree, process_environ())
     except HpcError as error:
         fail(error)
         leave(error.exit_code)
@@ -64,7 +64,7 @@ def run_here(point: Point) -> None:
     """
     from hpc.submit.container import check_no_container  # deferred: a job does without it
 
-    prepare_process()
+    prepare_process(process_environ())
     around_import("torch", uncollected())
     settings = point.settings
     check_no_container(settings)
@@ -78,7 +78,7 @@ def run_here(point: Point) -> None:
     secret = process_secret(world)
     agree = _agree(settings, world, secret)
     agreed = agree_on_point(point, agree, world)
-    attempt = begin(world, secret, Path(agreed.settings.run_dir), agree)
+    attempt = begin(world, secret, Path(agreed.settings.run_dir), agree, process_environ())
     leave(guarded(attempt, lambda: live(agreed, attempt, agree)))
 
 
@@ -96,7 +96,7 @@ def live(point: Point, attempt: Attempt, agree: Agree) -> Any:
     hydra_config.restore(point.hydra)
     train = training_function(point.settings.experiment.target)
     warn_of_code_outside()
-    value = train(_as_config(point.config))
+    value = train(as_config(point.config))
     _end(attempt, value)
     return value
 
@@ -215,9 +215,3 @@ def _kept(value: Any) -> Any:
     except TypeError as error:
         warn(str(error))
         return None
-
-
-def _as_config(config: Mapping[str, Any]) -> Any:
-    from omegaconf import OmegaConf  # deferred: attribute access is all that is wanted of it
-
-    return OmegaConf.create(dict(config))

@@ -18,6 +18,8 @@ def guarded(attempt: Attempt, body: Callable[[], object]) -> int:
     try:
         body()
     except SystemExit as stop:
+        if stop.code is not None and not isinstance(stop.code, int):  # Python says it where it ends the process itself
+            sys.stderr.write(f"{stop.code}\n")
         if code_of(stop) not in NO_FAILURES:
             note_failure(attempt, stop)
         return code_of(stop)

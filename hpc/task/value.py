@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -10,7 +11,7 @@ from typing import Any
 
 
 def as_json(value: Any, where: str = "The training function's value") -> Any:
-    """A value as JSON has it: a number in any dress is that number, also inside lists and mappings.
+    """A value as JSON has it: a number in any dress is that number, also inside sequences and mappings.
 
     Args:
         value: A number of Python, NumPy or torch, a text, true, false, null, or a list or mapping of these.
@@ -19,6 +20,15 @@ def as_json(value: Any, where: str = "The training function's value") -> Any:
     Raises:
         TypeError: It is something else.
     """
+    try:
+        found = _plain(value, where)
+        json.dumps(found)
+    except (ValueError, OverflowError, RecursionError) as error:  # too large for a float or for digits; without end
+        raise TypeError(f"{where} must be what finished.json can hold, but is not: {error}.") from error
+    return found
+
+
+def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value if not isinstance(value, Enum) else str(value.value)
     if isinstance(value, int):
@@ -26,10 +36,10 @@ def as_json(value: Any, where: str = "The training function's value") -> Any:
     if isinstance(value, (float, Decimal, Fraction)):
         return float(value)
     if isinstance(value, Mapping):
-        return {str(as_json(key, where)): as_json(each, f"{where} at {key}") for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(each, f"{where} at {number}") for number, each in enumerate(value)]
-    return as_json(_one_number(value, where), where)
+        return {str(_plain(key, where)): _plain(each, f"{where} at {key}") for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return [_plain(each, f"{where} at {number}") for number, each in enumerate(value)]
+    return _plain(_one_number(value, where), where)
 
 
 def _one_number(value: Any, where: str) -> bool | int | float | str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.testing.cgroups import remove
 from hpc.testing.configuration import CONTROLLER, ClusterOptions, write_configuration
 from hpc.testing.daemons import READY_SECONDS, Daemon, Site, start_daemons, tail, wait_until
 from hpc.testing.network import Network
@@ -110,6 +111,8 @@ class SlurmCluster:
         with contextlib.ExitStack() as undo:
             undo.callback(self._network.close)
             self._network.open()
+            if self.options.cgroups:
+                undo.callback(remove, self.options.node_names)
             write_configuration(self.directory, self.options, self._network)
             self._mount_small_disk(undo)
             site = Site(self.directory, self._network, self.environment)

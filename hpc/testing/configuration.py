@@ -13,6 +13,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpc.testing.cgroups import CGROUP_CONF, slurm_conf_lines
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,6 +41,8 @@ class ClusterOptions:
         kill_wait_seconds: KillWait, the time between SIGTERM and SIGKILL.
         cred_expire_seconds: A requeued job starts no sooner than one second after this time.
         max_array_size: MaxArraySize; the highest array index is one less.
+        cgroups: Whether a job gets no more memory than it has asked for, and nothing that it has started outlives it;
+            `hpc.testing.cgroups.reason_no_cgroups_here` says whether this machine can.
         small_disk_mb: Size of `SlurmCluster.small_disk`, in MiB; takes memory only as it is filled.
         extra_conf: Lines for the end of slurm.conf; they win over the ones above.
 
@@ -55,6 +59,7 @@ class ClusterOptions:
     kill_wait_seconds: int = 5
     cred_expire_seconds: int = 10
     max_array_size: int = 1001
+    cgroups: bool = False
     small_disk_mb: int = 64
     extra_conf: tuple[str, ...] = ()
 
@@ -90,6 +95,8 @@ def write_configuration(directory: Path, options: ClusterOptions, network: Netwo
     _write_private(etc / "slurmdbd.conf", _slurmdbd_conf(directory, network).encode(), mode=0o600)
     (etc / "hosts").write_text(_hosts(network))
     (etc / "slurm.conf").write_text(_slurm_conf(directory, options, network))
+    if options.cgroups:
+        (etc / "cgroup.conf").write_text(CGROUP_CONF)
     if options.gpus_per_node:
         (etc / "gres.conf").write_text(
             f"Name=gpu Type={options.gpu_type} File={directory}/gpus/gpu[0-{options.gpus_per_node - 1}]\n"
@@ -135,6 +142,7 @@ def _slurm_conf(directory: Path, options: ClusterOptions, network: Network) -> s
         _scheduling_lines(options),
         _accounting_lines(directory, options, network),
         _node_lines(options, network),
+        slurm_conf_lines() if options.cgroups else "",
         # The last of two lines with one key wins, as slurmctld itself reports in its log.
         "\n".join(options.extra_conf),
     )

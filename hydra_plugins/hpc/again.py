@@ -34,18 +34,18 @@ def submit_or_continue(sweep: Sweep) -> Sweep:
 
 def _continue(found: Merged) -> None:
     """Show what follows from where the points stand, and submit what is missing."""
+    from hpc.environ import process_environ  # deferred, as above
     from hpc.errors import ConfigurationError  # deferred, as above
     from hpc.launch.dispatch import submit_again  # deferred, as above
     from hpc.run.calls import Turn  # deferred, as above
     from hpc.say import say  # deferred, as above
     from hpc.status.sweep import check_slurm_answers, look  # deferred, as above
-    from hpc.submit.environment import user_environment  # deferred, as above
     from hpc.submit.settle import settle_before  # deferred, as above
 
     directory, force = found.typed.directory, found.typed.points[0].settings.launch.force
     settle_before(directory)
     turn = Turn(directory)
-    status = look(directory, user_environment())
+    status = look(directory, process_environ())
     check_slurm_answers(status)
     stand = {point.name: _part(point) for point in status.points}
     parts = {point.name: stand.get(point.name, SUBMIT) for point in found.typed.points}

@@ -10,7 +10,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,19 +25,22 @@ class HpcSweeper(BasicSweeper):
     """
 
     def __init__(self, params: Mapping[str, str] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=dict(params or {}))
+        super().__init__(max_batch_size=None, params=dict(params) if isinstance(params, Mapping) else None)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """See Hydra's Sweeper; the launcher gets the same three.
 
         Raises:
-            ConfigurationError: The launcher would train here, one point after the other.
+            ConfigurationError: The launcher would train here, one point after the other; or params are none.
         """
         if config.hydra.launcher._target_ != LAUNCHER:
             _refuse(
                 f"hydra/launcher must be hpc where hydra/sweeper is, but is {config.hydra.launcher._target_}: "
                 "write `override hydra/launcher: hpc` into the defaults list of your config."
             )
+        params = config.hydra.sweeper.params
+        if params is not None and not isinstance(params, Mapping):
+            _refuse(f"hydra.sweeper.params must be a mapping of settings and their values, but is {params}.")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
@@ -74,6 +77,8 @@ def _check(override: Override) -> None:
     if not override.is_discrete_sweep():
         _refuse(f"{override.input_line} must be values, a choice, a range or a glob to be swept, but is an interval.")
     swept = override.value()
+    if isinstance(swept, ChoiceSweep) and any(isinstance(each, Sweep) for each in swept.list):
+        _refuse(f"{override.input_line} must be values to be swept, but has a sweep among them.")
     if isinstance(swept, RangeSweep) and not swept.step:
         _refuse(f"{override.input_line} must have a step other than 0 to be swept.")
     if not _count(override):

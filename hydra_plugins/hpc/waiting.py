@@ -27,10 +27,10 @@ def submit_and_wait(sweep: Sweep, must_finish: bool) -> tuple[Sweep, SweepStatus
         ConfigurationError: It cannot be submitted; nothing was.
         SystemExit: The points were stopped before their end; or one of them failed, with its code.
     """
+    from hpc.environ import process_environ  # deferred, as above
     from hpc.errors import EXIT_CONTINUE, EXIT_INTERRUPTED  # deferred, as above
     from hpc.status.standing import FINISHED, past_of  # deferred, as above
     from hpc.status.waiting import wait_for  # deferred, as above
-    from hpc.submit.environment import user_environment  # deferred, as above
     from hydra_plugins.hpc.again import submit_or_continue  # deferred, as above
 
     try:
@@ -38,7 +38,7 @@ def submit_and_wait(sweep: Sweep, must_finish: bool) -> tuple[Sweep, SweepStatus
     except SystemExit as end:  # points of this machine
         if must_finish or end.code in (EXIT_CONTINUE, EXIT_INTERRUPTED):
             raise
-    status = wait_for(sweep.directory, user_environment())
+    status = wait_for(sweep.directory, process_environ())
     names = {point.name for point in sweep.points}
     failed = [point for point in status.points if point.state != FINISHED and point.name in names]
     if must_finish and failed:
@@ -57,12 +57,13 @@ def returns(sweep: Sweep, status: SweepStatus) -> list[JobReturn]:
 def _return(point: Point, found: PointStatus) -> JobReturn:
     from pathlib import Path  # deferred, as above
 
+    from hpc.config import as_config  # deferred, as above
     from hpc.run.result import read_result  # deferred, as above
 
     result = read_result(Path(found.directory))
     job = JobReturn(
         overrides=list(point.overrides),
-        cfg=OmegaConf.create(point.config),
+        cfg=as_config(point.config),
         hydra_cfg=OmegaConf.create({"hydra": dict(point.hydra)}),
         working_dir=found.directory,
         task_name=point.settings.experiment.name,

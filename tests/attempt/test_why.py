@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from hpc.run.events import Committed, Ended, Event, to_line
+from hpc.run.events import Closed, Committed, Ended, Event, Failed, Stopped, to_line
 from hpc.run.journal import ENDS, read_journal
 from hpc.run.lives import ends_in_a_row
 from hpc.run.submissions import newest_jobs
@@ -135,7 +135,7 @@ def test_the_batch_script_thinks_so_and_does_it(recorded: Recorded, epilogue: Ep
     assert epilogue.calls == ["requeue 42"] * (follows == AGAIN)
     meant = json.loads(recorded.failed)["code"] if recorded.failed else 1
     assert code == (int(recorded.told["code"]) if meant == 1 else meant)
-    assert ("requeued" in said) == (follows in (AGAIN, ALREADY) or verdict in ("cancelled", "unknown"))
+    assert ("requeued" in said) == (follows in (AGAIN, ALREADY) or verdict in ("cancelled", "out_of_memory", "unknown"))
 
 
 def test_every_row_of_the_table_was_met() -> None:
@@ -157,6 +157,27 @@ def test_an_exception_is_retried_where_that_was_asked_for_and_memory_is_not(epil
         assert epilogue.calls == calls
     epilogue.run(read_scancelled_exception(), hpc_retry_exceptions="1")
     assert epilogue.calls == ["requeue 42"]
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "calls"),
+    [
+        ([Stopped(8, "TIME_LIMIT")], 75, ["requeue 42"]),
+        ([Stopped(8, "STOP_FILE")], 130, []),
+        ([Failed(1, 74, "the disk is full")], 74, []),
+        ([Failed(1, 1, "it was closed by its peer", is_echo=True)], 1, ["requeue 42"]),
+        ([Stopped(8, "TIME_LIMIT"), Closed()], 0, []),
+        ([], 0, []),
+    ],
+)
+def test_an_exit_code_that_a_shell_or_a_pipe_around_the_ranks_has_hidden_is_in_the_journal(
+    epilogue: Epilogue, told: list[Event], code: int, calls: list[str]
+) -> None:
+    """`srun bash -c "python train.py; date"`, or `srun python train.py | tee log`."""
+    recorded = RECORDS["scancel_signal_usr2"]
+    lines = "".join(to_line(replace(event, attempt="linux.42-0.0", time=1.0)) for event in told).rstrip("\n")
+    done, said = epilogue.run(replace(recorded, told={**recorded.told, "code": "0"}, failed=lines))
+    assert (done, epilogue.calls) == (code, calls), said
 
 
 def read_scancelled_exception() -> Recorded:

@@ -193,7 +193,7 @@ class Step:
             },
             "checkpoint": {"every_steps": 5},
         }  # fmt: skip
-        prepare_process()
+        prepare_process(os.environ)
         world = World(rank, RANKS, rank, RANKS, 0, 1, ("127.0.0.1",), "benchmark", self.directory.parent.name)
         attempt = begin(world, Secret(b"the benchmark's", "it"), self.directory, lambda *_: "", dict(os.environ))
         attempt = replace(attempt, id="recorded-0", record=RunDirectory(self.directory).failure("recorded-0"))

@@ -294,6 +294,37 @@ class Detached(Counts):
         return {name: value.detach().clone() for name, value in super().state_dict().items()}
 
 
+class LoadsItself(Counts):
+    """Takes its state in a way of its own, and gives nothing back."""
+
+    def load_state_dict(self, state: Any) -> None:  # type: ignore[override]
+        super().load_state_dict(state)
+
+
+class HalfOfIt(Counts):
+    """Leaves a frozen part out of its state dict, as code that trains adapters does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.base = nn.Linear(2, 3).requires_grad_(False)
+
+    def state_dict(self, *given: Any, **named: Any) -> Any:
+        return {name: each for name, each in super().state_dict(*given, **named).items() if "base" not in name}
+
+
+class MakesRoom(Counts):
+    """Its parameter is as large as what is loaded."""
+
+    def __init__(self, rows: int = 1) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(rows, 2))
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        self.rows.data = torch.empty_like(state[f"{prefix}rows"])
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
 class Buffers(Counts):
     def __init__(self) -> None:
         super().__init__()
@@ -306,7 +337,7 @@ MODELS: dict[str, tuple[Callable[[], Counts], list[Any]]] = {
     "extra": (Extra, [torch.tensor(3.0), torch.arange(4), {"a": [torch.ones(2), np.float32(1)]}, 3, "x", None,
                       collections.deque([1]), b"bytes", torch.ones(2, dtype=torch.complex128)]),
     "halved": (Halved, [None]), "renamed": (Renamed, [None]),
-    "detached": (Detached, [None]), "buffers": (Buffers, [None]),
+    "detached": (Detached, [None]), "buffers": (Buffers, [None]), "loads": (LoadsItself, [None]),
 }  # fmt: skip
 
 
@@ -327,6 +358,80 @@ def test_a_models_state_comes_back_as_its_load_state_dict_takes_it(tmp_path: Pat
     assert same(dict(fresh.named_parameters()), dict(model.named_parameters()))
     assert same(fresh.state_dict(), model.state_dict())
     assert same(fresh.count, count)
+
+
+def test_a_frozen_part_may_be_left_out_of_the_state_dict_and_a_trained_one_not(tmp_path: Path) -> None:
+    models = HalfOfIt(), HalfOfIt()
+    _filled(models[0].linear)
+    save(tmp_path, TrainingState([models[0]], [], {}))
+    load(tmp_path, TrainingState([models[1]], [], {}))
+    assert same(dict(models[1].named_parameters()), dict(models[0].named_parameters()))
+    models[0].base.requires_grad_(True)
+    with pytest.raises(ConfigurationError, match=r"base\.weight, base\.bias is not in that of the HalfOfIt"):
+        save(tmp_path, TrainingState([models[0]], [], {}), step=2)
+
+
+def test_a_model_may_make_room_for_what_it_loads(tmp_path: Path) -> None:
+    models = MakesRoom(3), MakesRoom(1)
+    states = [TrainingState([each], [], {}) for each in models]
+    save(tmp_path, states[0])
+    states[1].begin()
+    load(tmp_path, states[1])
+    assert same(models[1].state_dict(), models[0].state_dict())
+    save(tmp_path, states[1], step=2)
+
+
+BUFFERS: dict[str, tuple[torch.Tensor | None, torch.Tensor]] = {
+    "come": (None, torch.ones(2)),
+    "grown": (torch.zeros(0, 2), torch.ones(3, 2)),
+    "expanded": (torch.zeros(1).expand(3), torch.ones(1).expand(3)),
+    "sparse": (torch.eye(3).to_sparse(), torch.ones(3, 3).to_sparse()),
+    "complex": (torch.zeros(2, dtype=torch.complex128), torch.full((2,), 1 + 2j, dtype=torch.complex128)),
+    "float8": (torch.zeros(2).to(torch.float8_e4m3fnuz), torch.ones(2).to(torch.float8_e4m3fnuz)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_buffer_comes_back_whatever_becomes_of_it_on_the_way(tmp_path: Path, name: str, registered: bool) -> None:
+    before, after = BUFFERS[name]
+    models = [nn.Sequential(nn.Linear(2, 2)) for _ in range(2)]
+    states = [TrainingState([each], [], {}) for each in models]
+    for model, state in zip(models, states, strict=True):
+        if registered:
+            model[0].register_buffer("kept", before)
+        state.begin()
+    models[0][0].register_buffer("kept", after)
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    kept = models[1].state_dict()["0.kept"]
+    assert (kept.dtype, kept.layout) == (after.dtype, after.layout)
+    assert torch.equal(kept.to_dense().to(torch.complex128), after.to_dense().to(torch.complex128))
+    save(tmp_path, states[1], step=2)
+
+
+def _appended(model: nn.Sequential) -> None:
+    model.append(nn.Linear(2, 2))
+
+
+def _popped(model: nn.Sequential) -> None:
+    del model[1]
+
+
+def _resized(model: nn.Sequential) -> None:
+    model[1].bias.data = torch.zeros(5)
+
+
+@pytest.mark.parametrize(("change", "name"), [(_appended, "2.weight"), (_popped, "1.weight"), (_resized, "1.bias")])
+def test_a_model_that_could_not_be_built_anew_is_refused_when_it_is_saved(
+    tmp_path: Path, change: Callable[[nn.Sequential], None], name: str
+) -> None:
+    model, _ = next(_both())
+    state = TrainingState([model], [], {})
+    state.begin()
+    change(model)
+    with pytest.raises(ConfigurationError, match=rf"at the beginning, but {name}.* did: build all layers"):
+        save(tmp_path, state)
 
 
 def test_a_state_that_the_model_cannot_take_back_is_one_sentence(tmp_path: Path) -> None:
@@ -461,7 +566,7 @@ def _both() -> Iterator[tuple[nn.Sequential, nn.Sequential]]:
 
 
 def _groups(model: nn.Sequential, *places: str) -> list[dict[str, Any]]:
-    return [{"params": [model[int(n)].weight for n in each], "lr": 0.1 * (int(each[0]) + 1)} for each in places]
+    return [{"params": [model[int(n)].weight for n in each], "lr": 0.1 * (int(each[:1] or 0) + 1)} for each in places]
 
 
 def _trained(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -483,6 +588,7 @@ def _trained(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         (("01",), ("0", "1"), "has other parameter groups, divided anew for 0.weight"),
         (("0", "1"), ("01",), "has other parameter groups, divided anew for 0.weight, 1.weight"),
         (("0", "1"), ("1", "0"), ""),
+        (("0", ""), ("0", ""), ""),  # one for biases, say, of which there are none
     ],
 )
 def test_parameter_groups_are_matched_by_the_names_in_them(
@@ -501,8 +607,22 @@ def test_parameter_groups_are_matched_by_the_names_in_them(
         both = optimizer.state.get(model.get_parameter(place)), other.state.get(fresh.get_parameter(place))
         assert both[0] is None or fresh.get_parameter(place) not in other.state or same(both[1], both[0])
     rates = [group["lr"] for group in other.param_groups]
-    assert rates == ([0.2, 0.1] if after == ("1", "0") else [0.1])
+    assert rates == ([0.2, 0.1] if after == ("1", "0") else [0.1] * len(after))
     _trained(other)
+
+
+def test_a_parameter_group_that_was_added_on_the_way_is_added_again(tmp_path: Path) -> None:
+    model, fresh = next(_both())
+    optimizers = [torch.optim.AdamW(_groups(each, "0")) for each in (model, fresh)]
+    states = [TrainingState([m], [o], {}) for m, o in zip((model, fresh), optimizers, strict=True)]
+    for state in states:
+        state.begin()
+    optimizers[0].add_param_group(*_groups(model, "1"))
+    _trained(optimizers[0])
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    assert same(optimizers[1].state_dict(), optimizers[0].state_dict())
+    assert optimizers[1].param_groups[1]["params"][0] is fresh[1].weight
 
 
 @pytest.mark.parametrize(

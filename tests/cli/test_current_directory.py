@@ -79,3 +79,30 @@ def test_training_does_import_what_lies_there(command: tuple[str, str], tmp_path
     """Else the tests above could not fail."""
     arguments = TRAINING if command[0] == "-m" else [json.dumps([TRAINING])]
     assert imported(tmp_path, *command, *arguments) != ""
+
+
+@pytest.mark.parametrize("verb", [["status", "/run"], ["ls"], ["run"], ["script"]], ids=" ".join)
+def test_a_directory_that_was_removed_is_one_sentence(verb: list[str], tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['hpc', *{verb}]; from hpc.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=gone, env=clean_environment(), capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (
+        78, ["hpc: The directory that this is typed in must be there, but was removed: change to another one."]
+    )  # fmt: skip
+
+
+def test_a_full_device_for_what_is_printed_is_one_sentence(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hpc", "ls"],
+            cwd=tmp_path, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[:1] == [
+        "hpc: What is printed must have room where it is written, but the device is full."
+    ]

@@ -26,7 +26,18 @@ from tests.support.sweeps import BEGAN, Made, hpc, in_every_state, told_by
 STATES = ["finished", "running", "saving", "pending", "stopped", "failed", "failed", "lost", "cancelled", "unsubmitted"]
 FIELDS = {
     *("point", "index", "overrides", "state", "step", "total_steps", "loss", "metrics", "per_second", "unit"),
-    *("seconds_left", "told_at", "attempt", "attempt_id", "cause", "job", "scheduler", "slurm_state", "reason"),
+    *(
+        "seconds_left",
+        "told_at",
+        "attempt",
+        "attempt_id",
+        "cause",
+        "slow_rank",
+        "job",
+        "scheduler",
+        "slurm_state",
+        "reason",
+    ),
     *("reason_text", "nodes", "starts_at", "allocation_seconds_left", "directory"),
 }
 
@@ -59,6 +70,9 @@ def test_status_tells_every_state_in_one_squeue(made: Made, fake_slurm: FakeSlur
     assert (running["allocation_seconds_left"], running["job"]) == (600.0, "100_1")
     assert (pending["reason"], pending["nodes"], pending["step"]) == ("Priority", [], None)
     assert pending["reason_text"] == "Jobs with a higher priority are ahead of it in the queue."
+    slow = {name: running["slow_rank"][name] for name in ("rank", "host", "factor")}
+    assert slow == {"rank": 3, "host": "node2", "factor": 2.4}
+    assert points[4]["slow_rank"] is None
     cause = {name: points[5]["cause"][name] for name in ("kind", "text", "rank", "code", "told_by")}
     assert cause == {"kind": "crash", "text": "ValueError: no such split", "rank": 1, "code": 1, "told_by": "rank"}
     assert [points[n]["cause"]["kind"] for n in (6, 7)] == ["oom", "unknown"]
@@ -271,7 +285,7 @@ def test_resume_and_retry_submit_what_they_should(made: Made, fake_slurm: FakeSl
     assert [point["overrides"].get("hardware.memory_gb") for point in changed[5:8]] == [None, "9", None]
     for words, sentence in (
         (("--set", "seed=3"), "--set must be a setting of hardware, cluster, launch"),
-        (("--set", "hardware.memory_gb=much"), "could not be converted to Integer (at hardware.memory_gb)"),
+        (("--set", "hardware.memory_gb=much"), "hardware.memory_gb must be a whole number, but is much"),
         (("--cause", "boredom"), "--cause must be of"),
     ):
         refused = hpc(fake_slurm, "retry", made.directory, *words)
@@ -329,9 +343,8 @@ def test_logs_of_ranks_are_merged_by_time(made: Made, fake_slurm: FakeSlurm) -> 
 
 
 def test_logs_of_one_attempt(made: Made, fake_slurm: FakeSlurm) -> None:
-    (first, second) = (
-        json.loads((made.directory / "1" / "journal" / f"linux.201-{n}.0.jsonl").read_text())["time"] for n in (0, 1)
-    )
+    journals = (made.directory / "1" / "journal" / f"linux.201-{n}.0.jsonl" for n in (0, 1))
+    first, second = (json.loads(journal.read_text().splitlines()[0])["time"] for journal in journals)
     stamps = [
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) + f",{int(at % 1 * 1000):03}"
         for at in (first, second + 1)

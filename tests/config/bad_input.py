@@ -55,6 +55,10 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ("hardware.time_limit_minutes=-1", "hardware.time_limit_minutes"),
     ("cluster.grace_seconds=3600", "cluster.grace_seconds"),
     ("cluster.grace_seconds=0", "cluster.grace_seconds"),
+    ("cluster.grace_seconds=65536", "cluster.grace_seconds must be at most 65535"),
+    ("hardware.nodes=4294967296", "hardware.nodes"),
+    ("hardware.memory_gb=99999999999999999999", "hardware.memory_gb"),
+    ("hardware.time_limit_minutes=71582788", "hardware.time_limit_minutes"),
     ("cluster.max_parallel_points=0", "cluster.max_parallel_points"),
     ("strategy.accumulation_steps=0", "strategy.accumulation_steps"),
     ("strategy.min_block_parameters=0", "strategy.min_block_parameters"),
@@ -92,6 +96,8 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ("strategy.blocks=GPT2Block", "strategy.blocks"),
     ("strategy.compile=[1]", "strategy.compile"),
     ("runtime.trackers=tensorboard", "runtime.trackers"),
+    ("runtime.trackers=[tensorbord]", "runtime.trackers"),
+    ("runtime.launcher=mpd", "runtime.launcher"),
     ("runtime.deterministic=2.5", "runtime.deterministic"),
     ("checkpoint.every_minutes=soon", "checkpoint.every_minutes"),
     ("checkpoint.asynchronous=null", "checkpoint.asynchronous"),
@@ -111,6 +117,8 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     ('run_dir="a\tb"', "run_dir"),
     ("run_dir=~nobody-of-this-name/x", "run_dir"),
     (f"run_dir={'x' * 300}", "run_dir"),
+    (f"run_dir={'/'.join(['x' * 200] * 22)}", "run_dir"),
+    ("run_dir=s3://bucket/x", "run_dir"),
     ("run_dir=job.py", "run_dir"),
     ("run_dir=job.py/below", "run_dir"),
     # none of the choices
@@ -132,6 +140,7 @@ OVERRIDES: tuple[tuple[str, str], ...] = (
     # names that are none
     ("experiment.name=../../x", "experiment.name"),
     ("experiment.name=a/b", "experiment.name"),
+    ("experiment.name=..", "experiment.name"),
     ("experiment.name=50%", "experiment.name"),
     ("experiment.name=''", "experiment.name"),
     ('experiment.name="a\tb"', "experiment.name"),
@@ -226,7 +235,7 @@ HERE_ONLY: tuple[tuple[str, str], ...] = (
     ("experiment.target=nosuch.train", "experiment.target"),
     ("experiment.target=job.nosuch", "experiment.target"),
     ("experiment.target=os.path.sep", "experiment.target"),
-    ("runtime.launcher=mpd", "runtime.launcher"),
+    ("hydra.job.chdir=true", "hydra.job.chdir"),
 )
 SWEPT: tuple[tuple[str, str], ...] = (
     ("seed=choice()", "seed"),
@@ -252,6 +261,11 @@ SWEPT: tuple[tuple[str, str], ...] = (
     ("cluster.partition=nowhere", "cluster.partition"),
     ("cluster.partition='cpu,nowhere'", "cluster.partition"),
     ("hydra/launcher=basic", "hydra/launcher"),
+    ("+hydra.sweeper.params=[seed=1]", "hydra.sweeper.params"),
+    ("seed=choice(choice(1,2),3)", "seed"),
+    ("cluster=null", "cluster"),
+    ("cluster=42", "cluster"),
+    ("+hydra.job.env_set.FOO=1", "hydra.job.env_set"),
 )
 """With -m."""
 
@@ -286,6 +300,7 @@ YAML: tuple[tuple[str | bytes, str], ...] = (
     ("defaults: [3]\n", "config"),
     ("defaults: [config]\n", "config"),
     ("hydra: 5\n", "hydra"),
+    ("hydra: null\n", "hydra"),
     ("hydra: {searchpath: [file://nowhere/at/all]}\n", "nowhere"),
     ("hydra: {searchpath: 5}\n", "hydra.searchpath"),
     ("hydra: {nosuch: 5}\n", "hydra.nosuch"),
@@ -299,6 +314,12 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     ("cluster: []", "cluster"),
     ("cluster: slurm", "cluster"),
     ("strategy: fsdp", "strategy"),
+    ("strategy:", "strategy must be a mapping"),
+    ("cluster: {srun: {a: 1}}", "cluster.srun must be a list"),
+    ("cluster: {sbatch: [exclusive]}", "cluster.sbatch must be a mapping"),
+    ("cluster: {required: {account: [x]}}", "cluster.required.account must be a mapping"),
+    ("cluster: {limits: [5]}", "cluster.limits[0] must be a mapping"),
+    ("launch:", "launch must be a mapping"),
     ("checkpoint: 5", "checkpoint"),
     ("runtime: {trackers: 5}", "runtime.trackers"),
     ("runtime: {profile: 5}", "runtime.profile"),
@@ -351,6 +372,11 @@ STATE: tuple[tuple[dict[str, str | bytes], int], ...] = (
     ({"points.jsonl": '{"name": ".", "overrides": [], "config": []}\n', "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": '{"name": ".", "overrides": [], "config": {"hpc:nosuch": 1}}\n', "sweep.json": SUMMARY}, 65),
     ({"points.jsonl": b"\xff\xfe\x00", "sweep.json": SUMMARY}, 65),
+    ({"points.jsonl": "[" * 100_000 + "\n", "sweep.json": SUMMARY}, 65),
+    ({"points.jsonl": POINT, "sweep.json": "[" * 100_000}, 65),
+    ({"points.jsonl": POINT, "sweep.json": '{"format": 1, "points": null}'}, 65),
+    ({"points.jsonl": POINT, "sweep.json": '{"format": 1, "points": -1}'}, 65),
+    ({"points.jsonl": POINT, "sweep.json": SUMMARY, "secrets.json": "[" * 100_000}, 65),
     ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY}, 78),
     ({"points.jsonl": POINT * 2, "sweep.json": SUMMARY.replace("1}", "2}")}, 78),
     ({"points.jsonl": POINT, "sweep.json": ""}, 65),
@@ -369,6 +395,11 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", "--config-path", "odd"), ("odd", "config.yaml"), {"odd/config.yaml/": ""}),
     Bad(("run", "--config-path", "linked"), ("linked", "config.yaml"), {"linked/config.yml": CONFIG}),
     Bad(("run", "--config-path", "conf", "--config-name", "nosuch"), ("nosuch.yaml",)),
+    *(
+        Bad((*typed, "x" * 300), ("x" * 300, "too long"))
+        for typed in (("run", "--config-path"), ("status",), ("logs",))
+    ),
+    Bad(("diff", "x" * 300, "conf"), ("x" * 300, "too long")),
     Bad(("run", "-cp", "nowhere", "-m", "seed=1,2"), ("nowhere", "config.yaml")),
     Bad(("script", "--config-path", "nowhere"), ("nowhere", "config.yaml")),
     Bad(("run", *HERE, "cluster=site"), ("cluster",), {"conf/cluster/site.yaml/": ""}),
@@ -376,6 +407,20 @@ PLACES: tuple[Bad, ...] = (
     Bad(("run", *HERE, "--resolve"), ("--resolve",)),
     Bad(("script", *HERE, "cluster=local"), ("cluster",)),
     Bad(("script", *HERE, "seed=x"), ("seed",)),
+    Bad(
+        ("run", *SUBMIT, "strategy=deepspeed", "strategy.deepspeed_config=ds.json"),
+        ("strategy.deepspeed_config", "JSON"),
+        {"ds.json": "{"},
+    ),
+    Bad(("run", *HERE), ("experiment.target", "takes (cfg, model)"), {"job.py": "def train(cfg, model): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "takes ()"), {"job.py": "def train(): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "async"), {"job.py": "async def train(cfg): pass\n"}),
+    Bad(("run", *HERE), ("experiment.target", "yield"), {"job.py": "def train(cfg):\n    yield 1\n"}),
+    Bad(
+        ("run", "--config-path", "conf", "-m", "seed=1,2"),
+        ("hydra/launcher", "BasicLauncher"),
+        {"conf/config.yaml": "seed: 3\nexperiment: {target: job.train}\n"},
+    ),
 )
 
 

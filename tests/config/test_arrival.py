@@ -23,6 +23,8 @@ empty: {}
 number: ${hydra:job.num}
 doubled: ${double:21}
 above: ${data.batch_size}
+shell: "\\${HOME}/x"
+below: ${hydra:runtime.output_dir}/curves
 """
 JOB = """
 import json, os
@@ -36,7 +38,8 @@ def train(cfg):
     known = HydraConfig.get()
     seen = OmegaConf.to_container(cfg, resolve=True)
     seen.pop("run_dir"), seen.pop("cluster"), seen.pop("runtime")
-    told = [repr(seen), known.job.num, known.runtime.choices["hardware"], known.runtime.output_dir == cfg.run_dir]
+    places = {known.runtime.output_dir, seen.pop("below").removesuffix("/curves")}
+    told = [repr(seen), known.job.num, known.runtime.choices["hardware"], places == {cfg.run_dir}]
     rank = os.environ.get("RANK", "0")
     Path(os.environ["TOLD"], f"{rank}.json").write_text(json.dumps(told))
     return cfg.weights[3]
@@ -70,6 +73,7 @@ def test_a_config_arrives_as_it_was_written_however_it_is_started(project: Path)
     assert "0: 1.0, 3: 5.0, True: 'x', '1': 'text', 1.5: 'half'" in str(seen[0])
     assert "'doubled': 42" in str(seen[0])
     assert "'home': '~/x'" in str(seen[0])
+    assert "'shell': '${HOME}/x'" in str(seen[0])
     assert seen[1:] == [0, "laptop", True]
     assert told(ways["worker"]) == told(ways["torchrun"]) == told(ways["torchrun"], rank=1) == seen
     again = run("run_dir=runs/here", environ={"TOLD": str(ways["here"])})
@@ -92,11 +96,15 @@ def points(directory: Path) -> list[dict[str, object]]:
 
 def test_each_point_knows_its_own_number(run_py: Run, fake_slurm: FakeSlurm, tmp_path: Path) -> None:
     done = run_py(
-        "-m", "hardware=cpu", "cluster.partition=cpu", "+n=${hydra:job.num}", "seed=5,6,7", "run_dir=out",
+        "-m", "hardware=cpu", "cluster.partition=cpu", "+n=${hydra:job.num}", "+at=${hydra:runtime.output_dir}",
+        "+shell='\\${HOME}'", "seed=5,6,7", "run_dir=out",
         environ=fake_slurm.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [(point["n"], point["seed"]) for point in points(tmp_path / "out")] == [(0, 5), (1, 6), (2, 7)]
+    found = points(tmp_path / "out")
+    assert [(point["n"], point["seed"]) for point in found] == [(0, 5), (1, 6), (2, 7)]
+    assert [point["at"] for point in found] == [point["run_dir"] for point in found]
+    assert {point["shell"] for point in found} == {"${HOME}"}
 
 
 def test_a_sweep_may_stand_in_a_file_and_what_is_typed_wins(project: Path, fake_slurm: FakeSlurm) -> None:

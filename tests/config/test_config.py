@@ -43,7 +43,12 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
         ),
         ({"runtime": {"device": "tpu"}}, "runtime.device must be one of auto, cuda, xla, mps, cpu, but is tpu."),
         ({"cluster": {"scheduler": "pbs"}}, "cluster.scheduler must be one of auto, local, slurm, but is pbs."),
-        ({"seed": "many"}, "Value 'many' of type 'str' could not be converted to Integer (at seed)."),
+        ({"seed": "many"}, "seed must be a whole number, but is many."),
+        ({"cluster": {"environment": {"A": [1]}}}, "cluster.environment.A must be a text, but is a list."),
+        ({"runtime": {"deterministic": 2.5}}, "runtime.deterministic must be true or false, but is 2.5."),
+        ({"checkpoint": {"every_minutes": "soon"}}, "checkpoint.every_minutes must be a number, but is soon."),
+        ({"experiment": {"name": None}}, "experiment.name must be given, but is null."),
+        ({"strategy": None}, "strategy must be a mapping of its settings, but is null."),
         ({"experiment": {"goal": "x"}}, "experiment.goal is no setting: experiment has name, target."),
         ({"checkpoint": {"on_error": "ignore"}}, "checkpoint.on_error must be one of stop, continue, but is ignore."),
         ({"checkpoint": {"every_minutes": 0}}, "checkpoint.every_minutes must be above 0, but is 0."),
@@ -58,6 +63,11 @@ def test_a_wrong_value_is_one_sentence(config: dict[str, Any], words: str) -> No
     with pytest.raises(ConfigurationError, match=re.escape(words)) as caught:
         settings_of(config)
     assert str(caught.value) == words
+
+
+def test_variables_are_words_as_a_shell_has_them() -> None:
+    found = settings_of({"cluster": {"environment": {"A": False, "B": 1, "C": "yes", "D": 0.5, "E": "True"}}})
+    assert found.cluster.environment == {"A": "false", "B": "1", "C": "yes", "D": "0.5", "E": "True"}
 
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "hardware").glob("*.yaml")), ids=lambda path: path.stem)

@@ -116,6 +116,18 @@ VALUES: dict[str, tuple[Callable[[int], Any], Any]] = {
     "object": (lambda rank: Thing(torch.tensor(rank)), [("Thing", 0), ("Thing", 1)]),
     "size": (lambda rank: torch.Size([rank]), [torch.Size([0]), torch.Size([1])]),
 }
+
+
+def unequal() -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])
+
+
+def within_itself() -> list[Any]:
+    nest: list[Any] = []
+    nest.append(nest)
+    return nest
+
+
 REFUSED: dict[str, tuple[Callable[[int], Any], str]] = {
     "width": (lambda rank: torch.ones(2, 3 + rank), r"rank 0 has shape \(2, 3\) of .*rank 1 has shape \(2, 4\).*pad"),
     "dimensions": (lambda rank: torch.ones([2] * (rank + 1)), r"rank 0 has shape \(2,\) .*rank 1 has shape \(2, 2\)"),
@@ -132,6 +144,8 @@ REFUSED: dict[str, tuple[Callable[[int], Any], str]] = {
     "sparse": (lambda _: torch.ones(2).to_sparse(), r"got a Tensor of layout torch.sparse_coo: call .*to_dense\(\)"),
     "sparse on one": (lambda rank: torch.ones(2) if rank else torch.ones(2).to_sparse(), "On rank 0: .*sparse"),
     "meta": (lambda _: torch.ones(2, device="meta"), "gather takes tensors with values, but got a meta one"),
+    "nested": (lambda rank: [torch.ones(1), unequal()][rank], "On rank 1: gather takes dense tensors .*full_tensor"),
+    "itself": (lambda rank: [[1], within_itself()][rank], "On rank 1: .*but a list is deeper, or holds itself"),
 }  # fmt: skip
 
 
@@ -214,6 +228,18 @@ def refusals_in_a_pass(runtime: Runtime) -> list[str]:
     return [answer(runtime.gather_for_metrics, value) for _ in loader for value in wrong]
 
 
+def side_by_side(runtime: Runtime, others: int) -> Any:
+    """What is gathered of five samples while a pass over others goes on beside theirs."""
+    loaders: list[Any] = [DataLoader(range(length), batch_size=2) for length in (5, others)]  # type: ignore[arg-type]
+    found: list[int] = []
+    try:
+        for batch, _ in zip(*runtime.prepare(*loaders), strict=False):
+            found += runtime.gather_for_metrics(batch).tolist()
+    except ConfigurationError as error:
+        return str(error)
+    return found
+
+
 def ask(directory: Path) -> Any:
     """All questions, on this rank."""
     options = {"device": "cpu", "trackers": [], "collective_timeout_seconds": 60}
@@ -224,6 +250,7 @@ def ask(directory: Path) -> Any:
             "metrics": {name: metrics(runtime, of) for name, (of, _) in METRICS.items()},
             "outside": answer(runtime.gather_for_metrics, {"texts": ["a"] * (rank + 1), "number": rank}),
             "refused": refusals_in_a_pass(runtime),
+            "side by side": [side_by_side(runtime, others) for others in (5, 8)],
         }
         return runtime.group.all_gather(found)
 
@@ -266,6 +293,12 @@ def test_values_without_a_row_for_each_sample_are_refused_on_all_ranks(ranks: li
     shapes = [re.search(r"each of the batch's 2 samples, but got one of shape (\([^)]*\))", said) for said in first]
     assert [shape and shape[1] for shape in shapes] == ["()", "()", "(3,)", "(1,)", "(3,)", "()"]
     assert [said.startswith("On rank 1: ") for said in first] == [False, False, False, False, True, False]
+
+
+def test_passes_side_by_side_repeat_the_same_rows_or_are_refused(ranks: list[dict[str, Any]]) -> None:
+    for alike, other in (found["side by side"] for found in ranks):
+        assert alike == [0, 1, 2, 3, 4]
+        assert "passes over several loaders go on side by side" in other
 
 
 def test_a_single_rank_is_told_the_same_in_the_same_form(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from hpc.connect.process_group import ProcessGroup
 from hpc.connect.sealed import SealedStore
@@ -77,7 +77,7 @@ def test_a_loader_is_prepared_once() -> None:
 
 
 def test_a_prepared_loader_is_not_copied() -> None:
-    with pytest.raises(ConfigurationError, match="cannot be pickled, because it belongs to this rank"):
+    with pytest.raises(ConfigurationError, match="cannot be copied or pickled, because it belongs to this rank"):
         copy.copy(prepared())
 
 
@@ -158,6 +158,36 @@ def test_a_resumed_run_must_find_its_data_as_it_was(before: dict[str, int], word
         loader.stream(3, [{**loader.position(), **before}])
     for position in (loader.position(), None):  # None: checkpoints of before this was compared
         assert next(loader.stream(3, [position])).tolist() == [3, 4, 5]
+
+
+def test_a_data_set_must_stay_as_long_as_it_was() -> None:
+    data = [*DATA]
+    loader: Any = prepare_loader(DataLoader(data, batch_size=3), ALONE, 0, CurrentRows())  # type: ignore[arg-type]
+    for length in (12, 8):
+        data[:] = range(length)
+        for use in (list, PreparedLoader.position, PreparedLoader.check):
+            with pytest.raises(ConfigurationError, match=f"it had 10 and has {length}: prepare another loader"):
+                use(loader)
+
+
+class ManyAtOnce(Dataset[Any]):
+    """As a data set of Hugging Face: it takes a list, and lists of samples in another way."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: Any) -> Any:
+        return {"rows": index}
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [{"row": index} for index in indices]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_a_batch_size_the_data_set_is_asked_for_one_entry_at_a_time(workers: int) -> None:
+    turns = BatchSampler(SequentialSampler(ManyAtOnce()), 2, drop_last=False)
+    own = DataLoader(ManyAtOnce(), sampler=turns, batch_size=None, num_workers=workers)
+    assert [*prepare_loader(own, ALONE, 0, CurrentRows())] == [*own]
 
 
 class Doubling(DataLoader[Any]):

@@ -43,7 +43,6 @@ GIVEN_UP = "the_ranks_of_a_node_that_was_given_up_commit_nothing_and_leave"
 FINAL = "a_cancellation_in_the_grace_time_of_a_preemption_is_final"
 OTHERWISE = "a_preemption_where_slurm_is_configured_otherwise"
 SEVERAL = "a_restarted_slurmd_a_drained_node_and_a_suspended_job_stop_nobody"
-NOT_YET = "not yet: no test of this suite does it"
 
 FAULTS = (
     Fault(1, "preempted, grace 20", _in(LIGHT, TWICE)),
@@ -60,7 +59,7 @@ FAULTS = (
     Fault(12, "a signal in backward or in a collective", _in(REQUESTS, "a_signal_is_seen_while_the_main_thread_is_busy_in_c"), "from a hook of autograd"),
     Fault(13, "a signal to one rank", _in(HERE, "a_signal_to_one_rank_stops_all_at_one_step_and_a_restarted_controller_stops_nobody") + _in(LIFE, "a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrupted")),
     Fault(14, "ranks of different speed", _in(LIFE, "a_signal_to_one_rank_stops_all_and_the_run_goes_on_as_if_never_interrupted"), "a delay that puts one rank a step ahead"),
-    Fault(15, "a shell between srun and the rank", missing="our scripts put none there; one of a person's own is not tried yet"),
+    Fault(15, "a shell between srun and the rank", _in("slurm/test_by_hand.py", "a_shell_or_a_pipe_around_the_ranks_ends_nothing_for_good") + _in("stop/test_shell.py", "a_shell_that_dies_of_the_signal_is_named")),
     Fault(16, "signals reach workers of a DataLoader", _in(LIFE, "data_loader_workers_outlive_the_signal_that_stops_their_rank")),
     Fault(17, "torchrun in between", _in("slurm/test_rendezvous.py", "torchrun_on_two_nodes_trains_although_the_master_calls_itself_loopback"), "a signal through torchrun, which does not pass it on"),
     Fault(18, "cancelled", _in(LIGHT, "a_cancelled_job_stays_cancelled")),
@@ -76,7 +75,7 @@ FAULTS = (
     Fault(28, "a rank killed in a save", _in(KILLS, "a_save_killed_anywhere_leaves_the_previous_or_the_new_checkpoint")),
     Fault(29, "ranks killed at random", _in(KILLS, "sharded_training_that_is_killed_in_a_save_ends_as_if_it_never_had_been"), "a hundred times"),
     Fault(30, "a rank that hangs", _in(HANGS, "a_stopped_rank_ends_the_attempt_and_the_next_one_goes_on")),
-    Fault(31, "a slow rank", missing=NOT_YET),
+    Fault(31, "a slow rank", _in("task/test_hangs.py", "a_rank_that_is_slow_is_told_of_and_holds_nobody_up_for_good") + _in("stop/test_slow.py", "it_is_told_after_three_looks_and_again_when_the_factor_has_changed_much")),
     Fault(32, "slurmd killed, ranks alive", _in(HERE, GIVEN_UP) + _in(STORE, "an_older_life_cannot_commit")),
     Fault(33, "node set down", _in(HERE, "a_node_that_an_administrator_sets_down")),
     Fault(34, "network cut", _in(HERE, "a_network_that_is_cut_for_ten_seconds", GIVEN_UP)),
@@ -94,7 +93,7 @@ FAULTS = (
     Fault(46, "leftovers of the same step", _in(STORE, "leftovers_of_a_killed_save_do_not_block_the_next")),
     Fault(47, "stale directory listing", missing="needs an NFS server and a client with a cache, and the kernel here has neither"),
     Fault(48, "clocks that differ", _in("run/test_lives.py", "a_failure_by_a_clock_that_is_behind_belongs_to_its_attempt"), "a node whose clock jumps: all nodes share one"),
-    Fault(49, "out of memory in a cgroup", missing="not yet: needs a second cluster with proctrack/cgroup"),
+    Fault(49, "out of memory in a cgroup", _in("slurm/test_cgroups.py", "a_rank_that_takes_more_memory_than_the_job_has_is_named_and_not_tried_again")),
     Fault(50, "not a number", _in(METRICS, "all_ranks_stop_with_the_code_that_means_diverged")),
     Fault(51, "exception of the program", _in(LIGHT, "a_failing_rank_fails_the_job_and_is_named_first")),
     Fault(52, "crashes before the first checkpoint", _in(LIFE, "lives_without_progress_end_the_job") + _in(HANDOVER, "a_run_that_crashes_without_a_new_checkpoint_ends_and_says_so")),
@@ -107,11 +106,11 @@ FAULTS = (
     Fault(59, "more points than the controller takes", _in(SUBMISSION, "arrays_are_cut_to_what_the_controller_takes_and_share_the_throttle")),
     Fault(60, "submission killed", _in("slurm/test_submit_again.py", "whenever_a_command_is_killed_the_next_one_submits_each_point_once")),
     Fault(61, "sbatch that warns or is slow", _in(SUBMISSION, "a_script_is_queued_once_although_sbatch_gives_up")),
-    Fault(62, "a daemon that the program left", missing="Slurm's own clean-up needs a cgroup, and linuxproc cannot see who left its session"),
+    Fault(62, "a daemon that the program left", _in("slurm/test_cgroups.py", "what_a_program_leaves_behind_ends_with_its_job_and_costs_no_node"), "under linuxproc, which cannot see who left its session"),
     Fault(63, "two jobs on one node", _in("slurm/test_rendezvous.py", "array_neighbours_on_the_same_nodes_meet_apart")),
     Fault(64, "successors of a finished run", _in(HANDOVER, "a_job_without_requeue_goes_on_in_one_that_follows_it")),
     Fault(65, "another number of ranks", _in("data/test_worlds.py", "a_run_goes_on_with_another_number_of_ranks_as_if_nothing_happened")),
     Fault(66, "a save slower than the warning", _in(SAVING, "when_the_time_that_is_left_is_shorter_than_a_save_the_one_before_must_do", "a_slow_disk_delays_the_next_save_and_says_so")),
-    Fault(67, "only the disk of logs is full", missing=NOT_YET),
+    Fault(67, "only the disk of logs is full", _in("slurm/test_by_hand.py", "a_full_disk_of_logs_stops_no_run"), "a rank's own log on a disk of its own"),
     Fault(68, "locale and variables of Slurm's commands", _in(HERE, "a_users_locale_and_variables_change_nothing") + _in(SUBMISSION, "the_environment_of_an_enclosing_job_does_not_leak")),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import ctypes
 import json
 import math
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,12 @@ def train(cfg: Any) -> float:
     """Train a classifier with dropout; every rank must end with the same weights.
 
     `cfg.job` may name a `fail_rank` and `fail_step` to raise at, a `hold_step` in which that rank holds Python for ever
-    in C, a `nan_step` to diverge at, and `step_seconds` to spend in each step, until there is a file named `hurry`.
+    in C, an `eat_step` in which it takes 8 GiB of memory, a `nan_step` to diverge at, and `step_seconds` to spend in
+    each step, until there is a file named `hurry`. A `slow_rank` spends `slow_seconds` more. A
+    `left_behind` is the number of seconds for which a daemon sleeps.
     """
+    if "left_behind" in cfg.job:
+        subprocess.Popen(["sleep", str(cfg.job.left_behind)], start_new_session=True)
     with Runtime(cfg) as runtime:
         model = nn.Sequential(
             nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
@@ -72,8 +77,13 @@ def misbehave(job: Any, runtime: Runtime) -> None:
         whole.write_text(json.dumps({"step": step, "pid": os.getpid(), "life": life}))
         whole.replace(trace)
     time.sleep(0.0 if job.get("hurry") and Path(job.hurry).exists() else job.get("step_seconds", 0.0))
+    if runtime.process_index == job.get("slow_rank"):
+        time.sleep(job.slow_seconds)
     if runtime.process_index == job.get("fail_rank") and step == job.get("hold_step"):
         ctypes.PyDLL(None).sleep(100_000)
+    if runtime.process_index == job.get("fail_rank") and step == job.get("eat_step"):
+        eaten = [b"x" * 2**28 for _ in range(32)]
+        raise ValueError(f"{len(eaten)} times 256 MiB were there")
     if runtime.process_index == job.get("fail_rank") and step == job.get("fail_step"):
         raise ValueError(f"asked to fail at step {step}")
 

@@ -123,6 +123,32 @@ def recomputed_blocks(settings: Settings) -> int:
         return len(computed)
 
 
+def around_a_module(settings: Settings) -> dict[str, Any]:
+    """What can be seen of a module through what DDP makes of it, and what is said when a layer of it is replaced."""
+    with Runtime(settings) as runtime:
+        module: Any = Stack()
+        module.scale = 1
+        module.register_buffer("spread", torch.ones(1).expand(3))
+        sparse = Stack()
+        sparse.register_buffer("kept", torch.eye(2).to_sparse())
+        model = runtime.prepare(module)
+        again = runtime.prepare(model, module)
+        module.first.requires_grad_(False)
+        runtime.backward(model(torch.ones(2, 16)).sum())  # wired anew
+        model.scale, model.other = model.scale + 1, 3
+        module.last = nn.Linear(32, 4)
+        for _ in range(2):
+            said = _refusal(lambda: runtime.backward(model(torch.ones(2, 16)).sum()))
+        return {
+            "same": all(each is model for each in again),
+            "scale": module.scale,
+            "other": hasattr(module, "other"),
+            "said": said,
+            "spread": module.spread.tolist(),
+            "sparse": _refusal(lambda: runtime.prepare(sparse)),
+        }
+
+
 def refusals_of_fsdp(settings: Settings) -> dict[str, str]:
     """What is said about what cannot be sharded."""
     scalar = nn.Linear(4, 4)
@@ -139,7 +165,7 @@ def refusals_of_fsdp(settings: Settings) -> dict[str, str]:
             "scalar": _refusal(lambda: runtime.prepare(scalar)),
             "stepped": _refusal(lambda: runtime.prepare(stepped, optimizer)),
             "stranger": _refusal(lambda: runtime.prepare(torch.optim.SGD(Stack().parameters(), 0.1))),
-            "twice": _refusal(lambda: runtime.prepare(prepared)),
+            "twice": _refusal(lambda: Runtime(settings).prepare(prepared)),
         }
 
 
@@ -183,6 +209,7 @@ def torch_strategies(cfg: Any) -> float:
         },
         "mixture": clip_mixture(fsdp),
         "recomputed": recomputed_blocks(recomputed),
+        "around": around_a_module(settings_of(cfg, "around", TORCH["ddp"])),
         "refusals": refusals_of_fsdp(fsdp),
     }  # fmt: skip
     return write(cfg, results)

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 from hpc import Runtime
@@ -411,7 +411,57 @@ def test_a_prepared_optimizer_is_an_optimizer(tmp_path: Path) -> None:
         for other in (copy.copy(optimizer), copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
             assert other.param_groups[0]["lr"] == 0.1
             assert isinstance(other, type(optimizer))
-        assert runtime.prepare(optimizer) is optimizer
+
+
+def test_what_is_prepared_looks_like_what_it_wraps(tmp_path: Path) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        mine: Any = model_and_loader()[1]
+        plateau: Any = ReduceLROnPlateau(mine)
+        optimizer, scheduler = runtime.prepare(mine, plateau)
+        assert isinstance(optimizer, type(mine))
+        assert isinstance(scheduler, ReduceLROnPlateau)
+        mine.smoothing = 1
+        optimizer.smoothing, scheduler.patience, scheduler.mine = 2, 3, 4
+        assert (vars(mine)["smoothing"], plateau.patience, vars(plateau).get("mine")) == (2, 3, None)
+        for other in (copy.copy(scheduler), copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
+            assert other.state_dict() == plateau.state_dict()
+            assert isinstance(other, ReduceLROnPlateau)
+
+
+def test_what_was_prepared_before_is_returned_again(tmp_path: Path) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        things = (*model_and_loader()[:2], nn.Linear(2, 2))
+        first = runtime.prepare(*things)
+        again = runtime.prepare(*things, *first, things[0])
+        assert all(one is other for one, other in zip(again, (*first, *first, first[0]), strict=True))
+        assert (len(runtime.training_state.models), len(runtime.training_state.optimizers)) == (2, 1)
+
+
+@pytest.mark.parametrize("accumulates", [True, False])
+def test_gradients_that_a_resumed_run_would_not_have_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], accumulates: bool
+) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        model, optimizer, loader = runtime.prepare(*model_and_loader())
+        for points, _ in runtime.steps(loader, total=4):
+            runtime.backward(model(points).mean())
+            if runtime.step % 2 == 0:
+                optimizer.step()
+            if runtime.step % 2 == 0 or not accumulates:  # a step that was left out leaves nothing
+                optimizer.zero_grad()
+    assert capsys.readouterr().err.count("step 1 has left gradients that no optimizer has used") == accumulates
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_scheduler_that_nobody_would_save_is_refused(tmp_path: Path, late: bool) -> None:
+    words = r"one was built on the SGD and not: scheduler = runtime\.prepare"
+    with pytest.raises(ConfigurationError, match=words), Runtime(config(tmp_path)) as runtime:
+        model, mine, loader = model_and_loader()
+        schedulers = [] if late else [LambdaLR(mine, lambda _: 1.0)]
+        model, optimizer, loader = runtime.prepare(model, mine, loader)
+        for batch in runtime.steps(loader, total=2):
+            schedulers = schedulers or [LambdaLR(optimizer, lambda _: 1.0)]
+            learn(runtime, model, optimizer, batch)
 
 
 def test_a_scheduler_of_a_prepared_optimizer_is_prepared_or_refused(tmp_path: Path) -> None:

@@ -113,10 +113,21 @@ def test_an_epoch_that_is_left_is_over_and_the_loop_goes_on(tmp_path: Path) -> N
 def test_an_epoch_is_iterated_inside_its_turn(tmp_path: Path) -> None:
     with Runtime(config(tmp_path)) as runtime:
         loader = runtime.prepare(DataLoader(TensorDataset(torch.zeros(4, 1)), 2))
-        kept = list(runtime.epochs(loader, total=2))
+        kept = [(epoch, len([*epoch]))[0] for epoch in runtime.epochs(loader, total=2)]
         assert kept == [0, 1]
         with pytest.raises(ConfigurationError, match="Epoch 0 is over"):
             iter(kept[0])
+
+
+def test_an_epoch_is_iterated_once_and_not_past(tmp_path: Path) -> None:
+    with Runtime(config(tmp_path)) as runtime:
+        loader = runtime.prepare(DataLoader(TensorDataset(torch.zeros(4, 1)), 2))
+        for epoch in runtime.epochs(loader, total=1):
+            assert len([*epoch]) == 2
+            with pytest.raises(ConfigurationError, match="Epoch 0 has given all its micro-batches: iterate the prep"):
+                iter(epoch)
+        with pytest.raises(ConfigurationError, match="but epoch 0 was not iterated: write `for epoch in"):
+            assert [len([*loader]) for _ in runtime.epochs(loader, total=2, name="past")] == []
 
 
 class Endless(IterableDataset[int]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,11 @@ def test_gather_gives_scalars_a_dimension(tmp_path: Path) -> None:
         (lambda runtime: runtime.prepare("a model"), "prepare takes modules, optimizers, schedulers and DataLoaders"),
         (lambda runtime: runtime.steps(DataLoader(Points(), 4), total=3), "steps takes a loader that prepare returned"),
         (lambda runtime: runtime.log(loss=1.0), "runtime.log needs a step to belong to"),
+        (lambda runtime: runtime.register("rng", random.Random(0)), "load_state_dict, but rng is of type Random"),
+        (lambda runtime: runtime.register("best", nn.Linear), "load_state_dict, but best is the class Linear"),
+        (lambda runtime: runtime.prepare(nn.LazyLinear(2)), "weight of the LazyLinear gets its own in the first"),
+        (lambda runtime: runtime.prepare(nn.ReLU()), "the ReLU has none: leave it out"),
+        (lambda runtime: runtime.prepare(nn.BatchNorm1d(2, affine=False)), "the BatchNorm1d has none: register it"),
     ],
 )
 def test_misuse_is_one_sentence(tmp_path: Path, misuse: Any, words: str) -> None:

@@ -13,6 +13,7 @@ from hpc.run.events import Failed, Finished, Started, Stopped
 from hpc.run.journal import read_journal
 from hpc.run.lives import lives
 from hpc.testing.cluster import SlurmCluster
+from hpc.testing.faults import Faults
 from tests.conftest import ROOT
 from tests.support.events import told
 
@@ -32,19 +33,76 @@ def test_the_standalone_script_is_requeued_like_any_other(
         cwd=ROOT, env={**environ, "HPC_RUN_DIR": str(tmp_path / "run")},
     )  # fmt: skip
     job_id = done.stdout.strip()
-    deadline = time.monotonic() + 90
-    while (
-        not (tmp_path / "rank_1.json").exists()
-        or json.loads((tmp_path / "rank_1.json").read_text() or "{}").get("step", 0) < 10
-    ):
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        time.sleep(0.1)
+    wait_for_step(tmp_path, 10)
     cluster.run("scancel", "--signal=USR2", job_id)  # the time limit's signal: to the step, not to the batch shell
     cluster.wait_for(job_id, "COMPLETED", timeout_seconds=120)
     events = [type(event) for event in read_journal(tmp_path / "run")]
     assert events.count(Started) == 2
     assert events[-1] is Finished
     assert f"hpc: job {job_id} saved its state: requeued." in (tmp_path / "log").read_text()
+
+
+def wait_for_step(directory: Path, step: int, log: Path | None = None) -> None:
+    """Of rank 1, by its trace there; with the output of the job where it does not come."""
+    trace, deadline = directory / "rank_1.json", time.monotonic() + 90
+    while not trace.exists() or json.loads(trace.read_text()).get("step", 0) < step:
+        assert time.monotonic() < deadline, (log or directory / "log").read_text()
+        time.sleep(0.1)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("around", "phrase"),
+    [
+        ("srun --kill-on-bad-exit=1 bash -c '{}; true'", "lost a rank to a signal"),
+        ("srun --kill-on-bad-exit=1 bash -c 'trap : TERM USR2; {}; true'", "saved its state"),
+        ("srun --kill-on-bad-exit=1 {} | cat", "saved its state"),
+    ],
+)
+def test_a_shell_or_a_pipe_around_the_ranks_ends_nothing_for_good(
+    cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str], around: str, phrase: str
+) -> None:
+    """Fault 15. Where the shell dies of the signal, it is named, and the run goes on from its newest checkpoint."""
+    words = ("hardware=cpu", "hardware.nodes=1", "hardware.tasks_per_node=2", *TRAIN, "checkpoint.every_steps=5")
+    trace = f"+job.step_seconds=0.2 +job.trace={tmp_path}"
+    ranks = around.format(f"python {ROOT}/run.py {' '.join(words)} run_dir={tmp_path}/run {trace}")
+    script = (ROOT / "slurm_templates" / "standalone.sbatch").read_text().splitlines(keepends=True)
+    lines = [f"{ranks}\n" if line.startswith("srun") else line for line in script if "#SBATCH" not in line]
+    (tmp_path / "script").write_text("".join(lines))
+    options = ("--ntasks=2", "--mem=2G", "--time=10", "--requeue", "--open-mode=append", f"--output={tmp_path}/log")
+    environ = {**environ, "HPC_RUN_DIR": str(tmp_path / "run")}
+    job_id = cluster.run(
+        "sbatch", "--parsable", *options, str(tmp_path / "script"), cwd=ROOT, env=environ
+    ).stdout.strip()
+    wait_for_step(tmp_path, 10)
+    cluster.run("scancel", "--signal=USR2", job_id)
+    cluster.wait_for(job_id, "COMPLETED", timeout_seconds=200)
+    log = (tmp_path / "log").read_text()
+    assert f"hpc: job {job_id} {phrase}: requeued." in log
+    assert ("bash stands between srun and this rank" in log) == ("lost" in phrase)
+    assert [type(event) for event in read_journal(tmp_path / "run")].count(Started) == 2
+    assert (tmp_path / "run" / "finished.json").exists()
+
+
+@pytest.mark.faults
+def test_a_full_disk_of_logs_stops_no_run(
+    cluster: SlurmCluster, faults: Faults, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Fault 67: the job's output lies on another disk than the run, as in a home directory whose quota is used up."""
+    words = ("hardware.nodes=1", "hardware.tasks_per_node=2", "hardware.gpus_per_node=0", *TRAIN)
+    trace = f"+job={{step_seconds:0.2,trace:{tmp_path}}}"
+    log = cluster.small_disk / "log"
+    options = ("--ntasks-per-node=2", "--gres=none", "--cpus-per-task=1", "--mem=2G", "--time=10", f"--output={log}")
+    job_id = cluster.run(
+        "sbatch", "--parsable", *options, "slurm_templates/standalone.sbatch", *words, trace,
+        cwd=ROOT, env={**environ, "HPC_RUN_DIR": str(tmp_path / "run")},
+    ).stdout.strip()  # fmt: skip
+    wait_for_step(tmp_path, 10, log)
+    faults.full_disk()
+    cluster.run("scancel", "--signal=USR2", job_id)
+    cluster.wait_for(job_id, "COMPLETED", timeout_seconds=200)
+    assert [type(event) for event in read_journal(tmp_path / "run")].count(Started) == 2
+    assert (tmp_path / "run" / "finished.json").exists()
 
 
 def test_srun_makes_every_task_a_rank(cluster: SlurmCluster, tmp_path: Path, environ: dict[str, str]) -> None:

@@ -96,8 +96,11 @@ def away(cluster: SlurmCluster) -> Iterator[Callable[[], None]]:
 def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     submit: Submit, cluster: SlurmCluster, away: Callable[[], None]
 ) -> None:
-    job = submit()
+    job = submit(step_seconds=0.5)
     job.wait_for_step(5)
+    saved, now = cluster.directory / "state" / "job_state", time.time()
+    cluster.run("scontrol", "update", f"jobid={job.job_id}", "admincomment=save")
+    wait_until(lambda: saved.stat().st_mtime > now, job)  # what it has not saved, a killed one forgets
     cluster.run("scancel", "--signal=USR2", job.job_id)
     away()
     wait_until(lambda: bool(job.events(Stopped)), job)
@@ -126,7 +129,7 @@ def test_a_job_without_requeue_goes_on_in_one_that_follows_it(submit: Submit, cl
         sys.executable, "-m", "hpc", "status", str(job.directory), "--json", env=PYTHONPATH, timeout=120
     )
     assert [point["state"] for point in json.loads(shown.stdout)["points"]] == ["finished", "finished"]
-    assert cluster.run("squeue", "--noheader", f"--name={cluster.job(successor.job_id)['JobName']}").stdout == ""
+    assert cluster.run("squeue", "--noheader", f"--jobs={','.join(jobs_of(job.directory))}").stdout == ""
 
 
 @pytest.mark.faults

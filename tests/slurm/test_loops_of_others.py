@@ -18,7 +18,7 @@ from tests.programs.loops_of_others.problem import Conditions
 pytestmark = [pytest.mark.slurm, pytest.mark.faults]
 
 JOB = """#!/bin/bash
-#SBATCH --ntasks=2 --nodes=1 --requeue --open-mode=append
+#SBATCH --ntasks-per-node=2 --nodes=1 --requeue --open-mode=append
 trap : TERM
 srun --kill-on-bad-exit=1 "$PYTHON" -m "tests.programs.loops_of_others.$LOOP" "$CONDITIONS" && exit 0
 scontrol requeue "$SLURM_JOB_ID"

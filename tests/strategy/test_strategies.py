@@ -136,6 +136,14 @@ def test_sharded_and_whole_parameters_are_clipped_by_one_norm(together: Results)
     assert mixture["after"] == pytest.approx(1.0, rel=1e-5)
 
 
+def test_a_module_is_seen_through_what_wraps_it(together: Results) -> None:
+    around = together["around"]
+    assert (around["same"], around["scale"], around["other"]) == (True, 2, False)
+    assert around["spread"] == [1.0, 1.0, 1.0]
+    assert "but kept is of layout torch.sparse_coo" in around["sparse"]
+    assert "but last.weight, last.bias came later: build all layers before prepare" in around["said"]
+
+
 def test_recomputed_blocks_are_computed_twice(together: Results) -> None:
     assert together["recomputed"] == 6
 

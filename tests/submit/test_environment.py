@@ -49,3 +49,9 @@ def test_what_the_script_sets_wins_over_the_login_shell() -> None:
         "SBATCH_ARRAY_INX": "1-3",
     }
     assert scrubbed(wishes, ["partition", "time", "mem", "requeue", "array"]) == {"SBATCH_ACCOUNT": "lab"}
+    assert scrubbed({"SBATCH_GPUS": "2", "SBATCH_GRES": "nvme:1"}, ["gpus-per-node"]) == {"SBATCH_GRES": "nvme:1"}
+
+
+@pytest.mark.parametrize("name", ["SBATCH_ARRAY_INX", "SBATCH_ERROR", "SBATCH_WAIT"])
+def test_what_would_make_another_job_of_it_is_never_handed_on(name: str) -> None:
+    assert scrubbed({name: "1", "SBATCH_QOS": "low"}) == {"SBATCH_QOS": "low"}

@@ -126,6 +126,7 @@ def test_the_smallest_of_unlike_nodes_decides_nothing(sinfo: FakeSlurm) -> None:
     ("sbatch", "environ", "option"),
     [
         ({"clusters": "other"}, {}, "--clusters=other"),
+        ({"clusters": ["one", "other"]}, {}, "--clusters=one,other"),
         ({}, {"SBATCH_CLUSTERS": "other"}, "--clusters=other"),
         ({}, {}, ""),
     ],

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpc.config import Cluster
+from hpc.config import Cluster, Container, Settings
 from hpc.errors import ConfigurationError
 from hpc.run.ownership import make_private
 from hpc.run.points import Sweep
@@ -27,6 +27,7 @@ from hpc.submit.freeze import freeze_point, run_directory
 from hpc.submit.options import NOT_A_JOB, OWNED, check_options
 from hpc.submit.plan import Plan, make_plans
 from hpc.submit.script import script
+from hpc.submit.srun import NOT_THE_RANKS, PLANS_OWN, asked_of_srun
 from hpc.submit.variables import write_secrets
 
 FRAGMENTS = (
@@ -185,7 +186,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "hardware.gpu_type": (*LINES, "a\\b"),
     "cluster.gres": (*LINES, "a\\b", "gpu:{gpus_per_node:c}", "gpu:{gpu_type!r}", "gpu:{gpu_type.upper}"),
     "cluster.environment": (*({name: "1"} for name in NO_VARIABLES), {"X": "\ud800"}, {"X": "\0"}),
+    "cluster.srun": (
+        *([word] for word in ("-p", "-pgpu", "-K0", "gpu", "", "-", "--", "--x", "--cpu-bind cores", "--=x", "--é=1")),
+        *([f"--{name}=1"] for name in (*PLANS_OWN, *NOT_THE_RANKS, "part", "kill", "accou", "ntasks_per_node", "p")),
+        *([f"--export{text}"] for text in ("", "=NONE", "=PATH", "=ALLOW")),
+    ),
     "cluster.sbatch": (
+        *({"requeue": True, "no_requeue": True}, {"begin": 960}, {"deadline": 960}, {"exclude": [True]}),
         *({name: "x"} for name in NO_OPTIONS),
         *({"mail-user": text} for text in (*LINES, "a\\b", "")),
     ),
@@ -202,6 +209,16 @@ def test_what_cannot_be_is_refused_by_its_name(key: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["OMPI_MCA_btl", "NCCL_DEBUG", "PATH", "HPC_LAUNCHER", "UCX_TLS", "_x"])
 def test_settings_of_libraries_are_nobodys_ranks(name: str) -> None:
     check_options(Cluster(environment={name: "1"}))
+
+
+def test_options_of_srun_and_of_its_plugins_are_taken() -> None:
+    words = ["--cpu-bind=cores", "--gres=gpu:1", "--mem=0", "--label", "--export=ALL,A=1", "--environment=/a b.toml"]
+    found = asked_of_srun(Settings(cluster=Cluster(srun=words)))
+    assert [f"--{name}" + (f"={value}" if value else "") for _, name, value in found] == words
+    boxed = Settings(container=Container(runtime="pyxis", options=["-p"]))
+    with pytest.raises(ConfigurationError, match=r"container\.options must have whole options"):
+        list(asked_of_srun(boxed))
+    assert not list(asked_of_srun(replace(boxed, container=Container(runtime="podman", options=["-p"]))))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc.config import Cluster, Hardware
+from hpc.config.schema import MOST, MOST_GRACE_SECONDS, MOST_MINUTES
 from hpc.submit.options import check_options
 from hpc.submit.plan import Plan
 from hpc.submit.script import script
@@ -116,6 +117,19 @@ def test_every_option_of_a_plan_is_understood(tmp_path: Path) -> None:
     assert {name: found.get(name) for name in expected} == expected
     assert found["exclude"] == "node[01-04],n7"
     assert not {"hold", "licenses", "requeue"} & found.keys()
+
+
+def test_the_most_that_a_setting_may_be_is_understood(tmp_path: Path) -> None:
+    most = plan(
+        tmp_path, Cluster(grace_seconds=MOST_GRACE_SECONDS), nodes=MOST, cpus_per_task=MOST,
+        memory_gb=MOST, time_limit_minutes=MOST_MINUTES,
+    )  # fmt: skip
+    found = understood(script(most), tmp_path)
+    assert found["signal"] == f"USR2@{MOST_GRACE_SECONDS}"
+    assert {found[name] for name in ("nodes", "cpus-per-task")} == {str(MOST)}
+    days, hours, minutes = MOST_MINUTES // 1440, MOST_MINUTES // 60 % 24, MOST_MINUTES % 60
+    assert found["time"] == f"{days}-{hours:02}:{minutes:02}:00"
+    assert found["mem"].startswith(str(MOST))
 
 
 @pytest.mark.parametrize(

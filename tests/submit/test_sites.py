@@ -206,6 +206,14 @@ def test_what_the_environment_asks_sbatch_for_counts() -> None:
         check_site(a_plan(Cluster(forbidden={"mem": OptionRule("no")})), {"SBATCH_MEM_PER_NODE": "5G"})
 
 
+def test_the_beginning_of_an_options_name_counts_as_the_name() -> None:
+    bound = {"gpu-bind": OptionRule("no"), "gpus": OptionRule("never")}
+    for cluster in (Cluster(forbidden=bound, sbatch={"gpu-b": "x"}), Cluster(forbidden=bound, srun=["--gpu_b=x"])):
+        with pytest.raises(SubmissionError, match="no"):
+            check_site(a_plan(cluster), {})
+    check_site(a_plan(Cluster(forbidden={"gpus-per-node": OptionRule("no")}, gres=None, sbatch={"gpus": 2})), {})
+
+
 STEPS = [
     SiteLimit(nodes=2, time_limit_minutes=10, submitted_jobs=5),
     SiteLimit(nodes=8, time_limit_minutes=60, submitted_jobs=7),

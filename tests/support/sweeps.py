@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from hpc.cli import main
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Committed, Event, Failed, Finished, Started, Stopped
+from hpc.run.events import Committed, Event, Failed, Finished, SlowRank, Started, Stopped
 from hpc.run.journal import Journal
 from hpc.run.point import Point
 from hpc.run.points import Sweep
@@ -89,7 +89,7 @@ def in_every_state(directory: Path, slurm: FakeSlurm) -> Made:
     )
     made.rows(100, [3.0, 1.25, 1.5], 0)
     made.tell(1, BEGAN, attempt="linux.201-0.0")
-    made.tell(1, BEGAN, attempt="linux.201-1.0")
+    made.tell(1, BEGAN, SlowRank(3, "node2", 0.31, 0.129), attempt="linux.201-1.0")
     made.queued(1, "RUNNING", nodes="node[1-2]")
     (made.tell(2, BEGAN) / "checkpoints" / "step_00000050.tmp-abc").mkdir(parents=True)
     made.queued(2, "RUNNING", nodes="node3")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.run.events import Committed, Failed, Stopped
+from hpc.run.events import Committed, Failed, SlowRank, Stopped
 from hpc.run.pulse import read_pulses
 from tests.support.events import told
 from tests.support.local_sweep import wait_for
@@ -56,6 +56,20 @@ def test_files_in_the_run_directory_save_and_stop_and_a_stopped_rank_ends_the_ru
     assert "in misbehave" in of_rank_1 or "in train" in of_rank_1
     assert "State: T (stopped)" in of_rank_1
     assert "in train" in of_rank_0
+
+
+@pytest.mark.faults
+def test_a_rank_that_is_slow_is_told_of_and_holds_nobody_up_for_good(start: Start) -> None:
+    """Fault 31."""
+    life = start("run", "steps=400", "+job.slow_rank=1", "+job.slow_seconds=0.1", ONCE, step_seconds=0.02)
+    said = life.end()
+    assert life.process.returncode == 0, said
+    event, *_ = told(life.directory, SlowRank)
+    assert event.rank == 1
+    assert event.factor > 1.5
+    assert "rank 1 on" in said
+    assert "for its own part of a step" in said
+    assert told(life.directory, Failed) == []
 
 
 @pytest.mark.faults

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from decimal import Decimal
 from enum import Enum, IntEnum
 from fractions import Fraction
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hpc.task.value import as_json
 
@@ -26,6 +27,10 @@ class Name(str, Enum):
 
 class Score(float):
     pass
+
+
+endless: list[Any] = []
+endless.append(endless)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,9 @@ class Score(float):
         ({"loss": torch.tensor(0.5), "n": (np.int32(1), 2)}, {"loss": 0.5, "n": [1, 2]}),
         (OrderedDict(a=[{}]), {"a": [{}]}),
         ({1: 2}, {"1": 2}),
+        (OmegaConf.create({"a": [1, {"b": 0.5}]}), {"a": [1, {"b": 0.5}]}),
+        (deque([1, np.float32(0.5)]), [1, 0.5]),
+        (range(2), [0, 1]),
     ],
 )
 def test_a_number_in_any_dress_is_kept(value: Any, kept: Any) -> None:
@@ -76,6 +84,11 @@ def test_a_number_in_any_dress_is_kept(value: Any, kept: Any) -> None:
         (torch.nn.Linear(1, 1), "but is a Linear"),
         (print, "but is a builtin_function_or_method"),
         ({"a": [1, torch.zeros(3)]}, "value at a at 1 must be"),
+        (b"bytes", "but is a bytes"),
+        ([10**5000], "finished.json can hold, but is not: Exceeds the limit"),
+        (Fraction(10**400), "finished.json can hold"),
+        (Decimal("sNaN"), "finished.json can hold"),
+        (endless, "finished.json can hold, but is not: maximum recursion"),
     ],
 )
 def test_anything_else_is_named(value: Any, words: str) -> None:
