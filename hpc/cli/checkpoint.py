@@ -107,7 +107,13 @@ def listing(directory: Path) -> list[dict[str, Any]]:
 
 
 def _entry(checkpoint: Checkpoint, verified_at: float | None) -> dict[str, Any]:
-    nothing = {"step": checkpoint.step, "bytes": None, "saved_at": None, "read_back_at": None, "metrics": {}}
+    nothing: dict[str, Any] = {
+        "step": checkpoint.step,
+        "bytes": None,
+        "saved_at": None,
+        "read_back_at": None,
+        "metrics": {},
+    }
     try:
         manifest = read_manifest(checkpoint.directory)
     except DamagedError as error:

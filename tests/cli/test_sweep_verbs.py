@@ -334,7 +334,7 @@ def test_logs_of_ranks_are_merged_by_time(made: Made, fake_slurm: FakeSlurm) -> 
     assert hpc(fake_slurm, "logs", made.directory, "100_1").stdout == "what the program printed\n"
     for words, sentence in (
         (("1", "--attempt", "3"), "--attempt must be at most 2"),
-        (("3",), "it is pending"),
+        (("3",), "its state is pending"),
         (("lr=1e-3",), "One point must be named"),
         (("1", "--all", "--rank", "0"), "--rank must not be given beside --all"),
     ):

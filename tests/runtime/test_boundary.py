@@ -421,7 +421,7 @@ def test_what_is_prepared_looks_like_what_it_wraps(tmp_path: Path) -> None:
         assert isinstance(optimizer, type(mine))
         assert isinstance(scheduler, ReduceLROnPlateau)
         mine.smoothing = 1
-        optimizer.smoothing, scheduler.patience, scheduler.mine = 2, 3, 4
+        optimizer.smoothing, scheduler.patience, scheduler.mine = 2, 3, 4  # type: ignore[attr-defined]
         assert (vars(mine)["smoothing"], plateau.patience, vars(plateau).get("mine")) == (2, 3, None)
         for other in (copy.copy(scheduler), copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
             assert other.state_dict() == plateau.state_dict()
