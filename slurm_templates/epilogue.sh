@@ -114,13 +114,17 @@ hpc_tell() (
         >>"$hpc_directory/journal/ended.jsonl"
 ) 2>/dev/null
 
-# The nodes to do without from now on: those that were excluded before, and the one that lost a rank first. Prints nothing
-# where the partition has too few others that work, or the job asks for nodes by their names.
+# The nodes to do without from now on: those that were excluded before, and the one that lost a rank first, or whose rank
+# did not go on. Prints nothing where the partition has too few others that work, or the job asks for nodes by their names.
 hpc_excluded() {
     local node list there
     [ -n "$hpc_exclude_failed_nodes" ] && [ "$(hpc_field ReqNodeList)" = "(null)" ] || return
-    node=$(hpc_said | sed -nE 's/^srun: error: ([^ :]+): tasks? [0-9,-]+: (Killed|Aborted|Segm|Bus|Illegal|Floating).*/\1/p
-        s/^srun: error: Node failure on ([^ ]+).*/\1/p' | head -n 1)
+    if [ "$hpc_verdict" = hung ]; then # hpc/stop/hang.py: a rank that waits for others is not named so
+        node=$(hpc_failed | sed -nE 's/.* rank [0-9]+ on ([^ .]+)[^ ]* is (stopped|silent).*/\1/p')
+    else
+        node=$(hpc_said | sed -nE 's/^srun: error: ([^ :]+): tasks? [0-9,-]+: (Killed|Aborted|Segm|Bus|Illegal|Floating).*/\1/p
+            s/^srun: error: Node failure on ([^ ]+).*/\1/p' | head -n 1)
+    fi
     list=$(hpc_field ExcNodeList | sed 's/(null)//')
     list=$list${list:+,}$node
     there=$(sinfo --noheader --Node --partition="$(hpc_field Partition)" --states=idle,mixed,allocated,completing --format=%N)

@@ -17,3 +17,7 @@ if [[ $hpc_calls == *"{\"event\": \"void\", \"number\": ${hpc_call:-none}}"* ]];
     echo "hpc: job $hpc_job must leave, because the call of sbatch that made it was given up (hpc/run/calls.py)." >&2
     exit 78
 fi
+if grep '^{"event": "cancelled"' <<<"$hpc_calls" | grep -qF "\"$hpc_job\""; then # while the life before asked for this one
+    echo "hpc: job $hpc_job was cancelled by \`hpc cancel\` and does not begin again; \`hpc resume $hpc_sweep\` goes on." >&2
+    exit 130
+fi

@@ -17,18 +17,22 @@ import pytest
 from hpc.run.events import Closed, Committed, Ended, Event, Failed, Stopped, to_line
 from hpc.run.journal import ENDS, read_journal
 from hpc.run.lives import ends_in_a_row
-from hpc.run.submissions import newest_jobs
+from hpc.run.submissions import newest_jobs, record_cancelled
 from hpc.slurm.client import parse_record
 from hpc.slurm.why import AGAIN, ALREADY, CRASH, IF_ASKED, LIFE, NOTHING, Life, rows, why
+from hpc.submit.answer import UNSURE
 from tests.conftest import ROOT
 
 TEMPLATES = ROOT / "slurm_templates"
 JOB = {"SLURM_JOB_ID": "42", "SLURM_CLUSTER_NAME": "linux", "SLURM_SUBMIT_DIR": "/"}
 SCONTROL = """#!/bin/sh
 case "$1" in
-show) cat "$RECORD" ;;
+show) if [ "$2" = hostnames ]; then echo "$3" | tr , '\n'; else cat "$RECORD"; fi ;;
 *) echo "$*" >>"$CALLS"; [ -z "$REFUSAL" ] || { echo "$REFUSAL" >&2; exit 1; } ;;
 esac
+"""
+SINFO = """#!/bin/sh
+for node in $NODES; do echo "$node"; done
 """
 SBATCH = """#!/bin/sh
 echo "sbatch $*" >>"$CALLS"
@@ -106,7 +110,7 @@ class Epilogue:
         self.journal.mkdir(parents=True, exist_ok=True)
         (self.journal / f"linux.42-{recorded.told['restarts']}.0.jsonl").write_text(f"{recorded.failed}\n")
         (self.directory / "record").write_text(recorded.record)
-        for name, text in (("scontrol", SCONTROL), ("sbatch", SBATCH)):
+        for name, text in (("scontrol", SCONTROL), ("sbatch", SBATCH), ("sinfo", SINFO)):
             (self.directory / name).write_text(text)
             (self.directory / name).chmod(0o755)
         paths = {"RECORD": str(self.directory / "record"), "CALLS": str(self.directory / "calls")}
@@ -178,6 +182,41 @@ def test_an_exit_code_that_a_shell_or_a_pipe_around_the_ranks_has_hidden_is_in_t
     lines = "".join(to_line(replace(event, attempt="linux.42-0.0", time=1.0)) for event in told).rstrip("\n")
     done, said = epilogue.run(replace(recorded, told={**recorded.told, "code": "0"}, failed=lines))
     assert (done, epilogue.calls) == (code, calls), said
+
+
+@pytest.mark.parametrize(
+    ("reason", "nodes", "excluded"),
+    [
+        ("No rank has gone on for 20 s: rank 3 on n2 is stopped (SIGSTOP) (training, after step 40)", "n1 n2 n3", "n2"),
+        ("No rank has gone on for 60 s: rank 3 on n2.site.org is silent (training, after step 4)", "n1 n2 n3", "n2"),
+        ("No rank has gone on for 300 s: rank 0 on n1 is not going on (training, after step 40)", "n1 n2 n3", ""),
+        ("No rank has gone on for 20 s: rank 3 on n2 is stopped (SIGSTOP) (training, after step 40)", "n2", ""),
+    ],
+)
+def test_the_node_of_a_rank_that_hung_is_left_out_where_there_are_others(
+    epilogue: Epilogue, reason: str, nodes: str, excluded: str
+) -> None:
+    recorded = RECORDS["hung_and_a_peer_that_was_killed"]
+    failed = to_line(Failed(1, 70, reason, attempt="linux.42-0.0", time=1.0)).rstrip()
+    _, said = epilogue.run(replace(recorded, failed=failed), NODES=nodes, hpc_exclude_failed_nodes="1")
+    assert epilogue.calls == ["requeue 42", *([f"update jobid=42 excnodelist={excluded}"] if excluded else [])]
+    assert said.endswith(f"hpc: job 42 hung: requeued{f' without {excluded}' * bool(excluded)}.\n")
+
+
+def test_what_nobody_answers_is_known_by_the_same_words_in_python_and_the_shell() -> None:
+    assert f"'{UNSURE.pattern}'" in (TEMPLATES / "epilogue.sh").read_text()
+
+
+@pytest.mark.parametrize(("jobs", "code"), [(["7_1", "42"], 130), (["7_42", "421"], 0)])
+def test_a_job_that_was_cancelled_while_it_asked_for_another_life_has_none(
+    tmp_path: Path, jobs: list[str], code: int
+) -> None:
+    record_cancelled(tmp_path, jobs)
+    script = f"hpc_sweep={tmp_path} hpc_points=(0); . {TEMPLATES}/prologue.sh"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, **JOB}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "does not begin again" in done.stderr) == (code, code == 130), done.stderr
 
 
 def read_scancelled_exception() -> Recorded:

@@ -36,6 +36,7 @@ def test_a_stopped_rank_ends_the_attempt_and_the_next_one_goes_on(submit: Submit
     assert again.step >= 20
     job.wait_for("COMPLETED")
     assert len(job.events(Started)) == 2
+    assert pulse.host not in job.events(Started)[1].hosts
     assert differences(job.point(), golden) == []
     stacks = "".join(path.read_text() for path in (job.point() / "hangs").iterdir())
     assert f"rank 3 on {pulse.host}" in stacks
