@@ -77,7 +77,7 @@ def screen(status: SweepStatus, points: Sequence[PointStatus], show_all: bool, w
     blocks = [_head(status, points), _table(status, rows, width)]
     blocks += [f"{hidden:,} more points: --all shows them."] if hidden else []
     told = _report(points[0]) if len(points) == 1 else ""
-    notes = [told] if told else [*_notes(points, width), *_slow(rows, width)]
+    notes = [told] if told else [*_notes(points, width), *_again(rows, width), *_slow(rows, width)]
     blocks += ["\n".join(notes)] if notes else []
     return "\n\n".join(blocks)
 
@@ -159,6 +159,16 @@ def _painted(header: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> Iterat
         yield "  ".join(padded).rstrip()
 
 
+def _again(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
+    """Why points wait that have lived before, each verdict once."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for each in rows:
+        if each["state"] == PENDING and (end := each["last_end"]):
+            told.setdefault((end["verdict"], end["text"]), []).append(each["point"])
+    for (verdict, text), names in told.items():
+        yield wrapped(verdict, f"The life before this one {text}; it begins again by itself ({_points(names)}).", width)
+
+
 def _slow(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
     """The ranks for which others wait."""
     for each in rows:
@@ -226,4 +236,5 @@ def _why(each: dict[str, Any]) -> str:
         return str(each["cause"]["kind"])
     if each["slow_rank"] is not None:
         return "slow_rank"
-    return cut(each["reason"] or "", 40)
+    again = each["last_end"]["verdict"] if each["state"] == PENDING and each["last_end"] else ""
+    return cut(", ".join(filter(None, [again, each["reason"]])), 40)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc.errors import HpcError
 from hpc.report.spans import HELD, KINDS, Span, spans
-from hpc.run.events import Committed, Ended, Event, Resumed
+from hpc.run.events import Committed, Event, Resumed
 from hpc.run.journal import read_journal
 from hpc.run.lives import SECONDS_PER_HOUR, Life, lives
 from hpc.run.progress import read_progress
@@ -17,7 +17,7 @@ from hpc.run.stored import StoredSweep
 from hpc.status.standing import RUNNING, SAVING, TELLING, UNSUBMITTED
 from hpc.status.sweep import PointStatus
 
-TOLD: tuple[type[Event], ...] = (*TELLING, Resumed, Committed, Ended)
+TOLD: tuple[type[Event], ...] = (*TELLING, Resumed, Committed)
 
 
 @dataclass(frozen=True)

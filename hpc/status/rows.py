@@ -12,10 +12,11 @@ from typing import Any
 from hpc.errors import HpcError
 from hpc.files import read_tail
 from hpc.run.directory import RunDirectory
-from hpc.run.events import SlowRank, Started
+from hpc.run.events import Ended, SlowRank, Started
 from hpc.run.lives import Life
 from hpc.run.progress import Progress, read_progress
 from hpc.slurm.reasons import explained
+from hpc.slurm.why import rows as rows_of_verdicts
 from hpc.status.standing import FINISHED, PENDING, RUNNING, SAVING, UNSUBMITTED, past_of
 from hpc.status.sweep import PointStatus, SweepStatus
 from hpc.world.hostlist import expand_hostlist
@@ -60,6 +61,7 @@ def row(point: PointStatus) -> dict[str, Any]:
         "attempt": sum(life.has_started for life in past),
         "attempt_id": past[-1].attempt if past else None,
         "cause": None if point.standing.cause is None else asdict(point.standing.cause),
+        "last_end": _last_end(past),
         "slow_rank": _slow_rank(past) if is_under_way else None,
         "job": None if job is None else job.id,
         "scheduler": None if job is None else job.submission.scheduler,
@@ -80,6 +82,17 @@ def _past(point: PointStatus) -> Sequence[Life]:
         return past_of(point.directory)
     except HpcError:
         return ()
+
+
+def _last_end(past: Sequence[Life]) -> dict[str, Any] | None:
+    """Why its newest life that has ended did so, by whoever watched over it."""
+    told = [event for life in past for event in life.events if isinstance(event, Ended)]
+    if not told:
+        return None
+    end = max(told, key=lambda each: each.time)
+    phrases = {verdict.name: verdict.phrase for _, verdict in rows_of_verdicts()}
+    text = phrases.get(end.verdict, "ended")
+    return {"verdict": end.verdict, "text": text, "code": end.code, "follows": end.follows, "time": end.time}
 
 
 def _slow_rank(past: Sequence[Life]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpc.attempt.cause import UNKNOWN, Cause
 from hpc.errors import LoadError
 from hpc.run.directory import RunDirectory
-from hpc.run.events import Closed, Failed, Finished, SlowRank, Started, Stopped
+from hpc.run.events import Closed, Ended, Failed, Finished, SlowRank, Started, Stopped
 from hpc.run.journal import read_journal
 from hpc.run.lives import Life, lives
 from hpc.run.processes import is_running
@@ -29,7 +29,7 @@ STATES = (FINISHED, RUNNING, SAVING, PENDING, STOPPED, FAILED, LOST, CANCELLED, 
 HEARD_SECONDS = 900.0
 """A run that nothing watches over counts as running when it told something this long ago at most."""
 FINISHED_FILE, CHECKPOINTS = RunDirectory(Path()).finished.name, RunDirectory(Path()).checkpoints.name
-TELLING = (Started, SlowRank, Stopped, Failed, Closed, Finished)
+TELLING = (Started, SlowRank, Stopped, Failed, Closed, Finished, Ended)
 """The events that say how many lives there were, and how the last one ended."""
 
 

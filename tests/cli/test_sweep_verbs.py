@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpc.attempt.cause import KINDS
-from hpc.run.events import Failed
+from hpc.run.events import Ended, Failed
 from hpc.run.index import index_path, record_sweep
 from hpc.run.journal import Journal
 from hpc.run.processes import this_process
@@ -26,19 +26,8 @@ from tests.support.sweeps import BEGAN, Made, hpc, in_every_state, told_by
 STATES = ["finished", "running", "saving", "pending", "stopped", "failed", "failed", "lost", "cancelled", "unsubmitted"]
 FIELDS = {
     *("point", "index", "overrides", "state", "step", "total_steps", "loss", "metrics", "per_second", "unit"),
-    *(
-        "seconds_left",
-        "told_at",
-        "attempt",
-        "attempt_id",
-        "cause",
-        "slow_rank",
-        "job",
-        "scheduler",
-        "slurm_state",
-        "reason",
-    ),
-    *("reason_text", "nodes", "starts_at", "allocation_seconds_left", "directory"),
+    *("seconds_left", "told_at", "attempt", "attempt_id", "cause", "last_end", "slow_rank", "job", "scheduler"),
+    *("slurm_state", "reason", "reason_text", "nodes", "starts_at", "allocation_seconds_left", "directory"),
 }
 
 
@@ -76,6 +65,16 @@ def test_status_tells_every_state_in_one_squeue(made: Made, fake_slurm: FakeSlur
     cause = {name: points[5]["cause"][name] for name in ("kind", "text", "rank", "code", "told_by")}
     assert cause == {"kind": "crash", "text": "ValueError: no such split", "rank": 1, "code": 1, "told_by": "rank"}
     assert [points[n]["cause"]["kind"] for n in (6, 7)] == ["oom", "unknown"]
+
+
+def test_status_tells_why_a_point_waits_for_another_life(made: Made, fake_slurm: FakeSlurm) -> None:
+    made.tell(3, BEGAN, Failed(1, 137, "gone"), Ended(137, "rank_died", "again", "crash", 0), attempt="linux.203-0.0")
+    point = told_by(hpc(fake_slurm, "status", made.directory, "3", "--json"))["points"][0]
+    end = point["last_end"]
+    assert (point["state"], end["verdict"], end["follows"], end["code"]) == ("pending", "rank_died", "again", 137)
+    shown = hpc(fake_slurm, "status", made.directory).stdout
+    assert "rank_died, Priority" in shown
+    assert "The life before this one lost a rank to a signal; it begins again by itself (point 3)." in shown
 
 
 def test_the_page_has_every_field_state_and_cause() -> None:
