@@ -14,6 +14,7 @@ import click
 from hpc.cli.columns import cut, duration, fitted, terminal_width, wrapped
 from hpc.cli.sweeps import answering, json_option, look_at, words_argument
 from hpc.slurm.reasons import explained
+from hpc.slurm.why import AGAIN, ALREADY
 from hpc.status.ending import report
 from hpc.status.overrides import short_names
 from hpc.status.rows import as_json, is_done, row
@@ -163,7 +164,7 @@ def _again(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
     """Why points wait that have lived before, each verdict once."""
     told: dict[tuple[str, str], list[str]] = {}
     for each in rows:
-        if each["state"] == PENDING and (end := each["last_end"]):
+        if each["state"] == PENDING and (end := each["last_end"]) and end["follows"] in (AGAIN, ALREADY):
             told.setdefault((end["verdict"], end["text"]), []).append(each["point"])
     for (verdict, text), names in told.items():
         yield wrapped(verdict, f"The life before this one {text}; it begins again by itself ({_points(names)}).", width)

@@ -192,8 +192,8 @@ def test_a_save_that_an_heir_has_swept_away_is_not_committed(life: Life) -> None
 def test_a_tensor_that_no_file_can_hold_leaves_the_older_checkpoint_and_nothing_else(life: Life) -> None:
     life.save(1)
     odd = state()
-    odd.models[0].register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
-    with pytest.raises(SaveError, match=r"must be dense and one of .*, but is torch.strided torch.complex128"):
+    odd.models[0].register_buffer("odd", torch.zeros(2, device="meta"))
+    with pytest.raises(SaveError, match="meta tensor; no data"):
         commit(life.store, Alone(), snapshot(odd, 2, 0, {}, {}))
     assert names(life) == ["fence", "step_00000001"]
 

@@ -75,6 +75,8 @@ def test_status_tells_why_a_point_waits_for_another_life(made: Made, fake_slurm:
     shown = hpc(fake_slurm, "status", made.directory).stdout
     assert "rank_died, Priority" in shown
     assert "The life before this one lost a rank to a signal; it begins again by itself (point 3)." in shown
+    made.tell(3, Ended(0, "cancelled", "nothing", "nothing", 0), attempt="linux.203-1.0")
+    assert "by itself" not in hpc(fake_slurm, "status", made.directory).stdout
 
 
 def test_the_page_has_every_field_state_and_cause() -> None:
