@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hpc.run.events import Committed, Finished, Resumed, Started
 from hpc.run.journal import read_journal
 from hpc.testing.cluster import ClusterOptions, CommandFailedError, SlurmCluster
+from hpc.testing.daemons import tail
 from hpc.testing.faults import Faults
 from tests.conftest import ROOT, clean_environment
 from tests.support.equality import differences
@@ -212,8 +214,9 @@ def told(cluster: SlurmCluster, sweep: Path, golden: Path, happened: dict[str, i
     """
     wrong = [name for name in map(str, range(NODES)) if name in left(sweep) or differences(sweep / name, golden / name)]
     if wrong or queued(cluster):
+        stories = [story(cluster, sweep, golden, name) for name in wrong]
         raise SystemExit(
-            f"Points {wrong} are not what they should be; the queue: {queued(cluster)!r}; done: {happened}"
+            "\n".join([f"Queue: {queued(cluster)!r}; done: {happened}; these points are wrong:", *stories])
         )
     splits = [split(cluster, sweep, name, began) for name in map(str, range(NODES))]
     names = [part.name for part in fields(Split)]
@@ -229,6 +232,22 @@ def told(cluster: SlurmCluster, sweep: Path, golden: Path, happened: dict[str, i
     if not all(happened.values()):
         raise SystemExit(f"{text}\nThey had finished before every kind of fault had met one; ten minutes are enough.")
     return text
+
+
+def story(cluster: SlurmCluster, sweep: Path, golden: Path, point: str) -> str:
+    """What is known of a point that is not as it should be: how it differs, what status says, its journal, its output."""
+    told = typed(cluster, sys.executable, "-m", "hpc", "status", str(sweep), point, "--json")
+    events = [str(event) for event in read_journal(sweep / point) if not isinstance(event, Committed)]
+    jobs = [line["job"] for line in submissions(sweep) if point in line.get("points", ())]
+    logs = [path for job in jobs for path in sorted((sweep / "submitit").glob(f"{job}*_log.out"))]
+    ends = [f"{path.name}:\n{tail(path, 60)}" for path in logs]
+    unlike = [] if point in left(sweep) else differences(sweep / point, golden / point)
+    return "\n".join([f"point {point}", *map(str, unlike), told, *events[-40:], *ends])
+
+
+def submissions(sweep: Path) -> list[dict[str, Any]]:
+    """Every line of what was sent, in the order in which it was."""
+    return [json.loads(line) for line in (sweep / "submissions.jsonl").read_text().splitlines()]
 
 
 def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split:
@@ -265,8 +284,7 @@ def split(cluster: SlurmCluster, sweep: Path, point: str, began: float) -> Split
 
 def allocations(cluster: SlurmCluster, sweep: Path, point: str) -> Iterator[tuple[float, float]]:
     """When each life of a point began and ended by the accounting, oldest first."""
-    lines = map(json.loads, (sweep / "submissions.jsonl").read_text().splitlines())
-    sent = [line for line in lines if line["event"] == "submitted" and point in line["points"]]
+    sent = [line for line in submissions(sweep) if line["event"] == "submitted" and point in line["points"]]
     jobs = [(line, line["points"].index(point)) for line in sent]
     found = []
     for line, index in jobs:
