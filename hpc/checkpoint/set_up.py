@@ -39,10 +39,9 @@ class SetUp:
 
 def set_up_of(models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> SetUp:
     """How it is now."""
-    parameters = _all_parameters(models)
     return SetUp(
         frozen_in(models),
-        {name: tuple(each.shape) for name, each in parameters.items()},
+        {name: tuple(each.shape) for name, each in _parameters(models, every_name=True).items()},
         {name: tuple(each.shape) for name, each in _all_buffers(models)},
         [len(each.param_groups) for each in optimizers],
     )
@@ -67,18 +66,17 @@ def freeze_again(models: Sequence[nn.Module], saved: Mapping[str, list[str]] | N
             parameter.requires_grad_(name not in saved["now"])
 
 
-def grown_buffers(before: SetUp, models: Sequence[nn.Module], converts: Callable[[str], bool]) -> list[str]:
+def grown_buffers(before: SetUp, now: SetUp, converts: Callable[[str], bool]) -> list[str]:
     """Names of the buffers that have come or changed their shape since a life began.
 
     Args:
         before: What there was then.
-        models: The same.
+        now: What there is.
         converts: Whether code of the user's own makes room for a tensor of this name.
 
     Raises:
         ConfigurationError: Parameters have, or a buffer is gone, so that a model that is built anew could not take it.
     """
-    now = set_up_of(models, [])
     changed = [name for name, shape in now.parameters.items() if before.parameters.get(name) != shape]
     gone = [name for name in (*before.parameters, *before.buffers) if name not in {**now.parameters, **now.buffers}]
     unfit = [spoken(name) for name in (*changed, *gone) if not converts(name)]
@@ -106,18 +104,12 @@ def put_buffer(model: nn.Module, name: str, value: torch.Tensor) -> None:
     owner.register_buffer(leaf, value.to(parameter.device))
 
 
-def _parameters(models: Sequence[nn.Module]) -> dict[str, nn.Parameter]:
-    return {
-        f"{kind('model', n)}/{own_name(key)}": each for n, m in enumerate(models) for key, each in m.named_parameters()
-    }
-
-
-def _all_parameters(models: Sequence[nn.Module]) -> dict[str, nn.Parameter]:
-    """Under all their names."""
+def _parameters(models: Sequence[nn.Module], every_name: bool = False) -> dict[str, nn.Parameter]:
+    """Under the first name of each, or under all of them."""
     return {
         f"{kind('model', number)}/{own_name(key)}": each
         for number, model in enumerate(models)
-        for key, each in model.named_parameters(remove_duplicate=False)
+        for key, each in model.named_parameters(remove_duplicate=not every_name)
     }
 
 

@@ -28,7 +28,7 @@ from hpc.checkpoint.optimizers import NamedOptimizer, tags
 from hpc.checkpoint.packing import copied, packed, unsavable
 from hpc.checkpoint.plain import Keep, on_device, tensor_tag
 from hpc.checkpoint.reading import shown
-from hpc.checkpoint.set_up import SetUp, freeze_again, frozen_in, grown_buffers, set_up_of
+from hpc.checkpoint.set_up import SetUp, freeze_again, grown_buffers, set_up_of
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
 from hpc.checkpoint.trainer import check_aliases
@@ -102,9 +102,9 @@ class TrainingState:
         """
         tensors: dict[str, torch.Tensor] = {}
         keep = _keeps(tensors, f"{OTHERS}/")
-        before = self._set_up or set_up_of(self.models, self.optimizers)
-        named = self._named_models()
-        grown = grown_buffers(before, self.models, partial(_converts, named))
+        now, named = set_up_of(self.models, self.optimizers), self._named_models()
+        before = self._set_up or now
+        grown = grown_buffers(before, now, partial(_converts, named))
         models, optimizers, parameters = [], [], set()
         for which, model in named.items():
             values, others = model.state(which, keep)
@@ -118,7 +118,7 @@ class TrainingState:
             optimizers.append({**optimizer.state(_keeps(tensors, ""), _whole(keep)), "set up": groups})
             settings |= optimizer.settings()
         state = {"models": models, "optimizers": optimizers, "others": self._others(keep), "grown": grown}
-        frozen = {"set up": before.frozen, "now": frozen_in(self.models)}
+        frozen = {"set up": before.frozen, "now": now.frozen}
         trainer = {**state, "frozen": frozen, **packed(dict(extra), "")}
         aliases |= _aliases(tensors)
         stored = {name: each for name, each in tensors.items() if name not in aliases}

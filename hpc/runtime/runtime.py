@@ -158,12 +158,15 @@ class Runtime(Stepping, Processes, Gradients, Weights):
             self._check_in_time(thing)
         models = [thing for thing in new if isinstance(thing, torch.nn.Module)]
         optimizers = [thing for thing in new if isinstance(thing, Optimizer)]
-        ready = dict(self.strategy.prepare(models, optimizers))
+        ready = {key: made for key, (_, made) in self._prepared.items()}
+        ready |= self.strategy.prepare(models, optimizers)
         for thing in new:
-            made = ready[id(thing)] = ready[id(thing)] if id(thing) in ready else self._prepare_other(thing)
+            if id(thing) not in ready:
+                ready[id(thing)] = self._prepare_other(thing)
             if not isinstance(thing, DataLoader):  # which may be many, one after the other
+                made = ready[id(thing)]
                 self._prepared |= {id(thing): (thing, made), id(made): (made, made)}
-        prepared = tuple(ready[id(thing)] if id(thing) in ready else self._prepared[id(thing)][1] for thing in objects)
+        prepared = tuple(ready[id(thing)] for thing in objects)
         return prepared if len(prepared) > 1 else prepared[0]
 
     def register(self, name: str, thing: Stateful) -> None:
