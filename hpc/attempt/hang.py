@@ -51,8 +51,7 @@ def _slow_ranks(attempt: Attempt, options: RuntimeOptions) -> SlowRanks:
         warn(f"{sentence(found)}.")
 
     def read() -> Collection[Pulse]:
-        is_wanted = options.slow_rank_factor and attempt.world.world_size > 1
-        return read_pulses(attempt.directory, attempt.id).values() if is_wanted else ()
+        return read_pulses(attempt.directory, attempt.id).values()
 
     return SlowRanks(options.slow_rank_factor, attempt.world.world_size, read, tell)
 

@@ -164,19 +164,23 @@ def _again(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
     """Why points wait that have lived before, each verdict once."""
     told: dict[tuple[str, str], list[str]] = {}
     for each in rows:
-        if each["state"] == PENDING and (end := each["last_end"]) and end["follows"] in (AGAIN, ALREADY):
+        if end := _end_before(each):
             told.setdefault((end["verdict"], end["text"]), []).append(each["point"])
     for (verdict, text), names in told.items():
         yield wrapped(verdict, f"The life before this one {text}; it begins again by itself ({_points(names)}).", width)
+
+
+def _end_before(each: dict[str, Any]) -> dict[str, Any] | None:
+    """How the life before ended, where the point waits for the one that follows by itself."""
+    end: dict[str, Any] | None = each["last_end"]
+    return end if end is not None and each["state"] == PENDING and end["follows"] in (AGAIN, ALREADY) else None
 
 
 def _slow(rows: Sequence[dict[str, Any]], width: int) -> Iterator[str]:
     """The ranks for which others wait."""
     for each in rows:
         if told := each["slow_rank"]:
-            own, typical = (f"{1000 * told[name]:.0f} ms" for name in ("own_seconds", "typical_seconds"))
-            words = f"point {each['point']} waits for rank {told['rank']} on {told['host']}, which needs "
-            yield wrapped("slow_rank", f"{words}{told['factor']:.1f} times as long ({own} against {typical})", width)
+            yield wrapped("slow_rank", f"{told['text']} (point {each['point']})", width)
 
 
 def _notes(points: Sequence[PointStatus], width: int) -> Iterator[str]:
@@ -237,5 +241,6 @@ def _why(each: dict[str, Any]) -> str:
         return str(each["cause"]["kind"])
     if each["slow_rank"] is not None:
         return "slow_rank"
-    again = each["last_end"]["verdict"] if each["state"] == PENDING and each["last_end"] else ""
-    return cut(", ".join(filter(None, [again, each["reason"]])), 40)
+    end = _end_before(each)
+    verdict = "" if end is None else str(end["verdict"])
+    return cut(", ".join(filter(None, [verdict, each["reason"]])), 40)

@@ -92,6 +92,11 @@ def rows() -> tuple[tuple[str, Verdict], ...]:
     return tuple((pattern, Verdict(*words)) for pattern, *words in ROW.findall(_text()))
 
 
+def phrase_of(verdict: str) -> str:
+    """What a verdict says of its job; "ended" where this version does not know it."""
+    return next((known.phrase for _, known in rows() if known.name == verdict), "ended")
+
+
 def _facts(record: Mapping[str, str], life: Life) -> tuple[str, ...]:
     restarts = record.get("Restarts")
     same = "" if restarts is None else "same" if restarts == str(life.restarts) else "more"

@@ -16,9 +16,10 @@ from hpc.run.events import Ended, SlowRank, Started
 from hpc.run.lives import Life
 from hpc.run.progress import Progress, read_progress
 from hpc.slurm.reasons import explained
-from hpc.slurm.why import rows as rows_of_verdicts
+from hpc.slurm.why import phrase_of
 from hpc.status.standing import FINISHED, PENDING, RUNNING, SAVING, UNSUBMITTED, past_of
 from hpc.status.sweep import PointStatus, SweepStatus
+from hpc.stop.slow import sentence
 from hpc.world.hostlist import expand_hostlist
 
 FORMAT = 1
@@ -90,15 +91,14 @@ def _last_end(past: Sequence[Life]) -> dict[str, Any] | None:
     if not told:
         return None
     end = max(told, key=lambda each: each.time)
-    phrases = {verdict.name: verdict.phrase for _, verdict in rows_of_verdicts()}
-    text = phrases.get(end.verdict, "ended")
-    return {"verdict": end.verdict, "text": text, "code": end.code, "follows": end.follows, "time": end.time}
+    known = {"verdict": end.verdict, "text": phrase_of(end.verdict), "follows": end.follows}
+    return {**known, "code": end.code, "time": end.time}
 
 
 def _slow_rank(past: Sequence[Life]) -> dict[str, Any] | None:
     """The rank for which the others wait, by what the life under way has told last."""
     told = [event for life in past[-1:] for event in life.events if isinstance(event, SlowRank)]
-    return {**asdict(told[-1]), "factor": round(told[-1].factor, 2)} if told else None
+    return {**asdict(told[-1]), "factor": round(told[-1].factor, 2), "text": sentence(told[-1])} if told else None
 
 
 def _nodes(point: PointStatus, past: Sequence[Life]) -> list[str]:

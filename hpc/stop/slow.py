@@ -5,6 +5,7 @@ By what all ranks tell of themselves once a second (`hpc.run.pulse`), so that no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from statistics import median
 
@@ -51,8 +52,8 @@ class SlowRanks:
     """Looks now and then.
 
     Args:
-        factor: runtime.slow_rank_factor.
-        ranks: How many there are.
+        factor: runtime.slow_rank_factor; 0 looks for none.
+        ranks: How many there are; one alone holds nobody up.
         read: What each rank told last.
         tell: Called where one is found that was not told of yet.
     """
@@ -62,7 +63,7 @@ class SlowRanks:
     ) -> None:
         self.factor, self.read, self.tell = factor, read, tell
         self.every_seconds = max(LOOK_SECONDS, SECONDS_PER_RANK * ranks)
-        self._next = 0.0
+        self._next = 0.0 if factor and ranks > 1 else math.inf
         self._found: list[SlowRank] = []
         self._told: SlowRank | None = None
 
