@@ -17,6 +17,7 @@ from hpc.checkpoint.reading import DamagedError, shown
 from hpc.checkpoint.store import Checkpoint, CheckpointStore, damage
 from hpc.checkpoint.untrusted import read_manifest
 from hpc.cli.columns import aligned
+from hpc.cli.options import json_option
 from hpc.errors import ConfigurationError, HpcError, LoadError
 from hpc.run.directory import RunDirectory
 from hpc.run.events import Verified
@@ -25,7 +26,6 @@ from hpc.run.lives import read_back_times
 from hpc.say import fail, warn
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; see docs/settings.md.")
 COLUMNS = ("step", "size", "age", "verified", "logged")
 DAMAGED = "damaged"
 UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -38,7 +38,7 @@ def checkpoint_command() -> None:
 
 @checkpoint_command.command("ls", short_help="Every checkpoint of RUN.")
 @click.argument("run", type=RUN)
-@json_option
+@json_option("docs/settings.md")
 @click.pass_context
 def list_command(context: click.Context, run: Path, as_json: bool) -> None:
     """Every checkpoint of RUN: step, size, age, when it was last read back whole, and what was logged.
@@ -58,7 +58,7 @@ def list_command(context: click.Context, run: Path, as_json: bool) -> None:
 
 @checkpoint_command.command("verify", short_help="Read every byte of them; 65 where one is damaged.")
 @click.argument("run", type=RUN)
-@json_option
+@json_option("docs/settings.md")
 @click.pass_context
 def verify_command(context: click.Context, run: Path, as_json: bool) -> None:
     """Read every byte of every checkpoint of RUN; exit with 65 when one is damaged."""
@@ -78,7 +78,7 @@ def verify_command(context: click.Context, run: Path, as_json: bool) -> None:
 @click.argument("run", type=RUN)
 @click.option("--format", "file_format", type=click.Choice(["safetensors", "pt"]), default="safetensors")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="RUN/model.<format> when not given.")
-@json_option
+@json_option("docs/settings.md")
 @click.pass_context
 def export_command(context: click.Context, run: Path, file_format: str, output: Path | None, as_json: bool) -> None:
     """Write the weights of the newest good checkpoint of RUN into one file, whoever saved them; no GPU is needed."""
@@ -107,19 +107,17 @@ def listing(directory: Path) -> list[dict[str, Any]]:
 
 
 def _entry(checkpoint: Checkpoint, verified_at: float | None) -> dict[str, Any]:
-    nothing: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "step": checkpoint.step,
-        "bytes": None,
-        "saved_at": None,
-        "read_back_at": None,
+        **dict.fromkeys(("bytes", "saved_at", "read_back_at")),
         "metrics": {},
     }
     try:
         manifest = read_manifest(checkpoint.directory)
     except DamagedError as error:
-        return {**nothing, "problem": str(error)}
+        return {**entry, "problem": str(error)}
     return {
-        "step": checkpoint.step,
+        **entry,
         "bytes": _bytes(manifest),
         "saved_at": manifest.saved_at,
         "read_back_at": verified_at if verified_at is not None and verified_at >= manifest.saved_at else None,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hpc.cli.columns import aligned
+from hpc.cli.options import json_option
 from hpc.cli.surroundings import readable
 from hpc.config.limits import typed
 from hpc.errors import HpcError
@@ -20,7 +21,7 @@ from hpc.say import fail
 @click.argument("old")
 @click.argument("new")
 @click.option("--code", "with_code", is_flag=True, help="The lines of code that differ, not only how many.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text; see docs/frozen.md.")
+@json_option("docs/frozen.md")
 @click.pass_context
 def diff_command(context: click.Context, old: str, new: str, with_code: bool, as_json: bool) -> None:
     """How do OLD and NEW differ? Each is the directory of a sweep or of a point; DIRECTORY@2 is its second attempt."""

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpc.cli import options
 from hpc.cli.surroundings import readable
 from hpc.environ import process_environ
 from hpc.errors import EXIT_INTERRUPTED, HpcError
@@ -40,7 +41,7 @@ def completions(context: click.Context, parameter: click.Parameter, incomplete: 
 
 words_argument = click.argument("words", nargs=-1, metavar="[SWEEP] [POINTS]...", shell_complete=completions)
 """A sweep's directory or the end of it, then its points: 3, lr=3e-4, 1234_7; the newest sweep, and all its points."""
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; see docs/status.md.")
+json_option = options.json_option("docs/status.md")
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., None]:
