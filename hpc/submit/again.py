@@ -20,7 +20,7 @@ from hpc.run.points import Sweep
 from hpc.submit.options import check_options
 from hpc.submit.plan import Plan, asked_clusters, most_at_once
 from hpc.submit.send import agreed_plans, announce, send_each
-from hpc.submit.srun import asked_of_srun
+from hpc.submit.srun import check_srun
 from hpc.submit.throttle import arrays_in_queue, beside
 
 CHANGEABLE = ("hardware", "cluster", "launch")
@@ -120,7 +120,7 @@ def _changed(point: Point, pairs: Sequence[tuple[str, str]]) -> Point:
     kept = [each for each in point.overrides if each.partition("=")[0].lstrip("+") not in keys]
     new = replace(point, config=plain, overrides=(*kept, *(f"{key}={value}" for key, value in pairs)))
     check_options(new.settings.cluster)
-    tuple(asked_of_srun(new.settings))
+    check_srun(new.settings)
     check_visible(new.config, new.secrets)
     return new
 

@@ -29,7 +29,7 @@ from hpc.submit.named_files import keep_files
 from hpc.submit.options import check_options
 from hpc.submit.resolve import known_to_hydra, resolved, set_run_directory
 from hpc.submit.snapshot import code_of
-from hpc.submit.srun import asked_of_srun
+from hpc.submit.srun import check_srun
 from hpc.world.launchers import LAUNCHERS
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -167,7 +167,7 @@ class _Checked:
 def _built(config: dict[Any, Any]) -> Settings:
     settings = settings_of(as_config(config))
     check_options(settings.cluster)
-    tuple(asked_of_srun(settings))
+    check_srun(settings)
     return settings
 
 

@@ -41,6 +41,16 @@ def asked_of_srun(asked: Settings | Plan) -> Iterator[tuple[str, str, str]]:
             yield (setting, *_option(word, setting))
 
 
+def check_srun(settings: Settings) -> None:
+    """Refuse what srun may not be told.
+
+    Raises:
+        ConfigurationError: As `asked_of_srun`.
+    """
+    for _ in asked_of_srun(settings):
+        pass
+
+
 def _option(word: str, setting: str) -> tuple[str, str]:
     found = OPTION.fullmatch(word)
     if found is None:
