@@ -34,12 +34,13 @@ hpc_failed() {
 }
 
 # The exit code by what the last step of this life has told the journal: a shell or a pipe around srun has one of its own.
+# Of a failure it only says that there was one; hpc_judge looks up which code was meant.
 hpc_told_code() {
     local newest
     newest=$(ls -t "$hpc_directory/journal/$hpc_life".*.jsonl "$hpc_directory"/*/journal/"$hpc_life".*.jsonl 2>/dev/null | head -n 1)
     awk '
         /^{"event": "stopped"/ { code = /"STOP_FILE"/ ? 130 : 75 }
-        /^{"event": "failed"/ && match($0, /"code": [0-9]+/) { code = substr($0, RSTART + 8, RLENGTH - 8) }
+        /^{"event": "failed"/ { code = 1 }
         /^{"event": "(closed|finished)"/ { code = 0 }
         END { print code + 0 }' "${newest:-/dev/null}"
 }
