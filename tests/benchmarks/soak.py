@@ -215,9 +215,8 @@ def told(cluster: SlurmCluster, sweep: Path, golden: Path, happened: dict[str, i
     wrong = [name for name in map(str, range(NODES)) if name in left(sweep) or differences(sweep / name, golden / name)]
     if wrong or queued(cluster):
         stories = [story(cluster, sweep, golden, name) for name in wrong]
-        raise SystemExit(
-            "\n".join([f"Queue: {queued(cluster)!r}; done: {happened}; these points are wrong:", *stories])
-        )
+        first = f"The queue: {queued(cluster)!r}; done: {happened}; these points are not as they should be:"
+        raise SystemExit("\n".join([first, *stories]))
     splits = [split(cluster, sweep, name, began) for name in map(str, range(NODES))]
     names = [part.name for part in fields(Split)]
     lines = [" ".join(f"{name:>10}" for name in ("point", *names, "wall", "ETTR"))]
@@ -235,7 +234,7 @@ def told(cluster: SlurmCluster, sweep: Path, golden: Path, happened: dict[str, i
 
 
 def story(cluster: SlurmCluster, sweep: Path, golden: Path, point: str) -> str:
-    """What is known of a point that is not as it should be: how it differs, what status says, its journal, its output."""
+    """What is known of a point that is not as it should be: how it differs, its status, journal and output."""
     told = typed(cluster, sys.executable, "-m", "hpc", "status", str(sweep), point, "--json")
     events = [str(event) for event in read_journal(sweep / point) if not isinstance(event, Committed)]
     jobs = [line["job"] for line in submissions(sweep) if point in line.get("points", ())]
