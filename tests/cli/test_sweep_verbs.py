@@ -32,7 +32,9 @@ FIELDS = {
 
 
 @pytest.fixture
-def made(tmp_path: Path, fake_slurm: FakeSlurm) -> Made:
+def made(tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Where nothing lies below runs/, as it does in a clone in which somebody has trained."""
+    monkeypatch.chdir(tmp_path)
     return in_every_state(tmp_path / "sweep", fake_slurm)
 
 
