@@ -34,7 +34,9 @@ FIELDS = {
 @pytest.fixture
 def made(tmp_path: Path, fake_slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Made:
     """Where nothing lies below runs/, as it does in a clone in which somebody has trained."""
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     return in_every_state(tmp_path / "sweep", fake_slurm)
 
 
