@@ -159,6 +159,11 @@ hpc_record_successor() {
         sed 's/"is_array": ,/"is_array": false,/' >>"$hpc_sweep/submissions.jsonl"
 }
 
+# Whether `hpc cancel` has noted this job, which it does before it asks for its end and looks for one that follows.
+hpc_is_cancelled() {
+    grep '^{"event": "cancelled"' "$hpc_sweep/submissions.jsonl" | grep -qF "\"$hpc_job\""
+} 2>/dev/null
+
 # Lets the run go on, and prints how. A controller that is away is asked again, and so is why: a person may have
 # cancelled the job meanwhile.
 hpc_go_on() {
@@ -179,8 +184,13 @@ hpc_go_on() {
         elif answer=$(hpc_send_successor "$excluded" "$@" 2>&1); then
             answer=$(tail -n 1 <<<"${answer%%;*}")
             hpc_record_successor "$answer"
-            echo "job $answer goes on from here"
-            return
+            if ! hpc_is_cancelled; then
+                echo "job $answer goes on from here"
+                return
+            fi
+            scancel "$answer"
+            answer="it was cancelled by \`hpc cancel\`"
+            break
         else
             break
         fi

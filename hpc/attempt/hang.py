@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from hpc.attempt.attempt import Attempt
-from hpc.attempt.failure import note_failure
+from hpc.attempt.failure import host_of, note_failure
 from hpc.config import RuntimeOptions
 from hpc.errors import HungError
 from hpc.run.directory import RunDirectory
@@ -33,7 +33,7 @@ def watchdog_of(attempt: Attempt, options: RuntimeOptions) -> Watchdog:
     first, count = world.rank - world.local_rank, world.local_world_size
     dealt = range(world.node_rank, world.world_size, world.node_count)[:count]  # srun --distribution=cyclic
     near = {*range(max(0, first), min(world.world_size, first + count)), *dealt}
-    watched = Watched(attempt.id, attempt.directory, world.rank, frozenset(near))
+    watched = Watched(attempt.id, attempt.directory, world.rank, host_of(world), frozenset(near))
     files, slow = RequestFiles(attempt.directory, attempt.requests), _slow_ranks(attempt, options)
 
     def look() -> None:
@@ -78,4 +78,4 @@ def _end_hung(attempt: Attempt, verdict: str, near: dict[int, Pulse]) -> None:
 def _write_stacks(attempt: Attempt, ranks: dict[int, Pulse]) -> None:
     path = RunDirectory(attempt.directory).hang(attempt.id, attempt.world.node_rank)
     with suppress(OSError):
-        write_stacks(attempt.directory, path, ranks.values())
+        write_stacks(attempt.directory, path, ranks.values(), host_of(attempt.world))

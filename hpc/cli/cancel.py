@@ -16,7 +16,7 @@ from hpc.environ import process_environ
 from hpc.errors import ConfigurationError, SlurmError
 from hpc.run.processes import stop
 from hpc.run.queue import ask_to_cancel
-from hpc.run.submissions import LOCAL, Job, record_cancelled
+from hpc.run.submissions import LOCAL, Job, newest_jobs, record_cancelled
 from hpc.say import error, warn
 from hpc.slurm import client
 from hpc.slurm.numbers import shortened
@@ -76,18 +76,32 @@ def _cancel(status: SweepStatus, alive: Sequence[PointStatus]) -> tuple[list[Poi
     in_slurm = [point for point in alive if point.job is not None and point.job.submission.scheduler != LOCAL]
     shared = [point for point in in_slurm if point.job is not None and point.job.is_shared]
     alone = [point for point in in_slurm if point not in shared]
-    _note(status.directory, shared)  # before: their job looks there when one of its points comes to its end
+    jobs = [point.job for point in (*stopped, *in_slurm) if point.job is not None]
+    _note(status.directory, jobs)  # before: a job looks there when it comes to its end, and when it begins again
     cancelled = stopped + _scancel(alone, problems) + _cancel_shared(status, shared, problems)
-    _note(status.directory, [point for point in cancelled if point not in shared])
+    _cancel_successors(status.directory, alone, problems)
     return cancelled, problems
 
 
-def _note(sweep: Path, points: Sequence[PointStatus]) -> None:
+def _note(sweep: Path, jobs: Sequence[Job]) -> None:
     try:
-        if points:
-            record_cancelled(sweep, [point.job.id for point in points if point.job is not None])
+        if jobs:
+            record_cancelled(sweep, [job.id for job in jobs])
     except OSError as problem:
         warn(f"{sweep} must be writable to note what was cancelled, but is not: {problem.strerror}.")
+
+
+def _cancel_successors(sweep: Path, points: Sequence[PointStatus], problems: list[str]) -> None:
+    """End the jobs in which they were about to go on, each sent by the one before it after this command had looked."""
+    newest = newest_jobs(sweep)
+    for point in points:
+        job = newest[point.name]
+        if point.job is not None and job.id != point.job.id:
+            _note(sweep, [job])
+            try:
+                client.cancel(job.id, job.submission.clusters)
+            except SlurmError as problem:
+                problems.append(f"Job {job.id} could not be cancelled: {' '.join(str(problem).split())}")
 
 
 def _cancel_shared(status: SweepStatus, points: Sequence[PointStatus], problems: list[str]) -> list[PointStatus]:

@@ -31,7 +31,7 @@ class Pulse:
     Args:
         attempt: Its id.
         rank: Of the process.
-        host: The node's name, as its kernel says it.
+        host: The node, by the name that Slurm has for it, or else its own.
         pid: Of the process, on that node.
         pid_began: When the process began, in the kernel's ticks since boot: a later process of that number has another.
         step: Optimizer steps taken; in the phase `training`, the rank is in the one after.

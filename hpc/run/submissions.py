@@ -136,7 +136,14 @@ def newest_jobs(directory: Path) -> dict[str, Job]:
     Raises:
         OSError: The file is there and cannot be read.
     """
-    return {point: job for job_point in _told(directory) for point, job in job_point.items()}
+    found: dict[str, Job] = {}
+    for told in _told(directory):
+        for point, job in told.items():
+            if (
+                not job.is_cancelled or found[point].id == job.id
+            ):  # else its job had sent another before it was cancelled
+                found[point] = job
+    return found
 
 
 def all_jobs(directory: Path) -> dict[str, list[Job]]:

@@ -40,9 +40,9 @@ def no_more_stacks() -> None:
         faulthandler.unregister(STACKS_SIGNAL)
 
 
-def is_here(pulse: Pulse) -> bool:
-    """Whether that very process runs on this node, in sight."""
-    return pulse.host == os.uname().nodename and 0 < pulse.pid_began == process_began(pulse.pid)
+def is_here(pulse: Pulse, host: str) -> bool:
+    """Whether that very process runs on this node, which ranks call `host`, in sight."""
+    return pulse.host == host and 0 < pulse.pid_began == process_began(pulse.pid)
 
 
 def state_of(pid: int) -> str:
@@ -55,18 +55,19 @@ def is_traced(pid: int) -> bool:
     return _field(pid, "TracerPid") not in ("", "0")
 
 
-def write_stacks(directory: Path, path: Path, ranks: Iterable[Pulse]) -> None:
+def write_stacks(directory: Path, path: Path, ranks: Iterable[Pulse], host: str) -> None:
     """Ask every rank of this node for its stacks, and keep them in one file, unless another rank has begun it.
 
     Args:
         directory: The run directory.
         path: Of the new file.
         ranks: What they told last; those that are elsewhere are passed over.
+        host: What ranks call this node.
 
     Raises:
         OSError: It exists, or the file system says no.
     """
-    near = sorted((pulse for pulse in ranks if is_here(pulse)), key=lambda pulse: pulse.rank)
+    near = sorted((pulse for pulse in ranks if is_here(pulse, host)), key=lambda pulse: pulse.rank)
     make_directory(path.parent)
     with create(path) as file:
         found = {pulse.pid: _of_process(pulse) for pulse in near}

@@ -42,12 +42,14 @@ class Watched:
         attempt: Its id.
         directory: The run directory.
         rank: This one.
+        host: Its node, as every rank there calls it.
         near: Ranks that are probably on this node.
     """
 
     attempt: str
     directory: Path
     rank: int
+    host: str
     near: frozenset[int] = frozenset()
 
 
@@ -155,7 +157,7 @@ class Watchdog:
         return Pulse(
             attempt=self.watched.attempt,
             rank=self.watched.rank,
-            host=os.uname().nodename,
+            host=self.watched.host,
             pid=os.getpid(),
             pid_began=self._began,
             step=self._step,
@@ -178,7 +180,9 @@ class Watchdog:
         watched, pulses = self.watched, {self.watched.rank: own}
         if not self._near:
             told = read_pulses(watched.directory, watched.attempt, watched.near)
-            self._near = {rank: pulse for rank, pulse in told.items() if rank != watched.rank and is_here(pulse)}
+            self._near = {
+                rank: pulse for rank, pulse in told.items() if rank != watched.rank and is_here(pulse, watched.host)
+            }
             pulses.update(self._near)
         is_watcher = watched.rank < WATCHERS or waited >= (self.limits.hang_seconds or STILL_SECONDS) / 2
         if is_watcher and now >= self._next_far:

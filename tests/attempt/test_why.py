@@ -36,7 +36,11 @@ for node in $NODES; do echo "$node"; done
 """
 SBATCH = """#!/bin/sh
 echo "sbatch $*" >>"$CALLS"
+[ -z "$CANCELLED" ] || echo "$CANCELLED" >>"$HPC_RUN_DIR/submissions.jsonl"
 echo 43
+"""
+SCANCEL = """#!/bin/sh
+echo "scancel $*" >>"$CALLS"
 """
 PROGRAM = """
 hpc_sweep=$1 hpc_point=0 hpc_restarts=$2 hpc_job=42
@@ -110,7 +114,7 @@ class Epilogue:
         self.journal.mkdir(parents=True, exist_ok=True)
         (self.journal / f"linux.42-{recorded.told['restarts']}.0.jsonl").write_text(f"{recorded.failed}\n")
         (self.directory / "record").write_text(recorded.record)
-        for name, text in (("scontrol", SCONTROL), ("sbatch", SBATCH), ("sinfo", SINFO)):
+        for name, text in (("scontrol", SCONTROL), ("sbatch", SBATCH), ("sinfo", SINFO), ("scancel", SCANCEL)):
             (self.directory / name).write_text(text)
             (self.directory / name).chmod(0o755)
         paths = {"RECORD": str(self.directory / "record"), "CALLS": str(self.directory / "calls")}
@@ -258,6 +262,13 @@ def test_a_successor_has_the_script_the_point_and_a_line_among_the_submissions(e
     )
     (job,) = newest_jobs(epilogue.directory).values()
     assert (job.id, job.after, job.submission.points) == ("43_3", "linux.42-0.0", ("0",))
+
+
+def test_a_successor_of_a_job_that_was_cancelled_meanwhile_is_ended(epilogue: Epilogue) -> None:
+    meanwhile = {"CANCELLED": '{"event": "cancelled", "jobs": ["42"]}', "REFUSAL": "it is disabled for job 42"}
+    code, said = epilogue.run(RECORDS["no_requeue_without_grace"], **meanwhile)
+    assert (code, epilogue.calls[2:]) == (75, ["scancel 43"])
+    assert "not requeued (it was cancelled by `hpc cancel`); `hpc resume " in said
 
 
 def test_what_cannot_be_counted_does_not_go_on(epilogue: Epilogue) -> None:

@@ -248,6 +248,22 @@ def test_cancel_ends_what_is_alive_and_nothing_else(made: Made, fake_slurm: Fake
     assert again["cancelled"] == []
 
 
+def test_cancel_ends_a_job_that_the_one_it_cancels_has_sent_meanwhile(made: Made, fake_slurm: FakeSlurm) -> None:
+    sent = {"event": "submitted", "job": "106", "points": ["1"], "time": 2.0, "is_array": True, "first_index": 1}
+    (fake_slurm.directory / "bin" / "scancel").write_text(
+        "#!/bin/sh\n"
+        'echo "scancel $*" >>"$FAKE_SLURM/calls"\n'
+        f"cd {made.directory}\n"
+        f"grep -q '\"106\"' submissions.jsonl || echo '{json.dumps(sent)}' >>submissions.jsonl\n"
+    )
+    done = hpc(fake_slurm, "cancel", made.directory)
+    assert done.exit_code == 0, done.output
+    assert [call for call in fake_slurm.calls if call.startswith("scancel")] == ["scancel 100_[1-3]", "scancel 106_1"]
+    newest = newest_jobs(made.directory)
+    assert {point: newest[point].id for point in "123"} == {"1": "106_1", "2": "100_2", "3": "100_3"}
+    assert all(newest[point].is_cancelled for point in "123")
+
+
 def test_cancel_ends_a_local_run_only_if_it_is_still_that_process(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
     made = Made(tmp_path / "sweep", fake_slurm).write(2, ())
     programs = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) for _ in range(2)]

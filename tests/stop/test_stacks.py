@@ -64,7 +64,7 @@ def test_every_rank_of_the_node_is_asked_for_its_stacks(ranks: list[Pulse], tmp_
     elsewhere = Pulse("a", 3, "another-node", 1, 1, 7, "training", 1.0, 1.0, 1.0, 1.0)
     later = Pulse("a", 4, held.host, held.pid, held.pid_began + 1, 7, "training", 1.0, 1.0, 1.0, 1.0)
     path = tmp_path / "hangs" / "a.node_0.txt"
-    write_stacks(tmp_path, path, [*ranks, elsewhere, later])
+    write_stacks(tmp_path, path, [*ranks, elsewhere, later], held.host)
     parts = path.read_text().split(f" on {held.host}, process ")
     assert len(parts) == 4
     assert "in hold_python" in parts[1]
@@ -72,7 +72,7 @@ def test_every_rank_of_the_node_is_asked_for_its_stacks(ranks: list[Pulse], tmp_
     assert "in wait" in parts[2]
     assert "State: S (sleeping)" in parts[3]
     assert "in wait" in parts[3] or "did not answer" in parts[3]
-    assert is_here(deaf), "a signal without a handler would have ended it"
+    assert is_here(deaf, held.host), "a signal without a handler would have ended it"
     with pytest.raises(FileExistsError):
-        write_stacks(tmp_path, path, ranks)
+        write_stacks(tmp_path, path, ranks, held.host)
     assert not is_traced(deaf.pid)
