@@ -24,11 +24,11 @@ class LazyGroup(click.Group):
         super().__init__(**options)
         self.places = places
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """The command that is typed, which explains its own errors; those of its surroundings are explained here."""
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click's own: a command explains its errors itself; those of its surroundings are explained here."""
         try:
             with surroundings():
-                return super().invoke(ctx)
+                return super().main(*args, **extra)
         except HpcError as error:
             from hpc.say import fail  # deferred: a verb that works need not wait for it
 

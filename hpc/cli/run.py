@@ -53,9 +53,10 @@ def main(arguments: list[str] | None = None, config_directory: str | Path = CONF
     """
     typed = sys.argv[1:] if arguments is None else arguments
     try:
-        if {"-h", "--help"} & {*typed}:
-            print(USAGE.format(program="hpc run" if arguments is not None else f"python {sys.argv[0]}"), end="")
         with surroundings():
+            if {"-h", "--help"} & {*typed}:
+                program = "hpc run" if arguments is not None else f"python {sys.argv[0]}"
+                print(USAGE.format(program=program), end="", flush=True)
             directory = Path.cwd() / config_directory  # asked before Hydra does, in whose words nobody would know it
             for config in _composed(typed, directory):
                 _train(config)
@@ -92,10 +93,11 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="provider=.* is not available")  # a search path leads nowhere
             hydra.main(config_path=str(config_directory), config_name="config", **_version_base())(keep)()
-    except (HpcError, BrokenPipeError):
+    except HpcError:
         raise
     except Exception as error:
-        if not _is_about_configs(error):
+        is_no_files = isinstance(error, OSError) and error.filename is None  # it is standard output's
+        if is_no_files or not _is_about_configs(error):
             raise
         raise ConfigurationError(sentence(error)) from error
     return configs

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from hpc.cli import main
-from tests.conftest import clean_environment
+from tests.conftest import ROOT, clean_environment
 
 HOSTILE = (
     *("json", "re", "typing", "dataclasses", "socket", "logging", "pathlib", "hydra", "omegaconf", "submitit"),
@@ -95,10 +95,20 @@ def test_a_directory_that_was_removed_is_one_sentence(verb: list[str], tmp_path:
     )  # fmt: skip
 
 
-def test_a_full_device_for_what_is_printed_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["-m", "hpc", "ls"],
+        ["-m", "hpc", "--help"],
+        [str(ROOT / "run.py"), "--help"],
+        [str(ROOT / "run.py"), "--cfg", "job"],
+    ],
+    ids=["ls", "help", "run_help", "run_cfg"],
+)
+def test_a_full_device_for_what_is_printed_is_one_sentence(program: list[str], tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "hpc", "ls"],
+            [sys.executable, *program],
             cwd=tmp_path, env=clean_environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
             check=False,
         )  # fmt: skip
