@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from hpc.cli.lazy import LazyGroup
+from hpc.cli.lazy import LazyGroup, Verb
 from hpc.environ import process_environ
 
 VERBS = {
-    "cancel": "hpc.cli.cancel:cancel_command",
-    "checkpoint": "hpc.cli.checkpoint:checkpoint_command",
-    "completion": "hpc.cli.completion:completion_command",
-    "diff": "hpc.cli.diff:diff_command",
-    "doctor": "hpc.cli.doctor:doctor_command",
-    "image": "hpc.cli.image:image_command",
-    "init": "hpc.cli.init:init_command",
-    "logs": "hpc.cli.logs:logs_command",
-    "ls": "hpc.cli.ls:ls_command",
-    "report": "hpc.cli.report:report_command",
-    "results": "hpc.cli.results:results_command",
-    "resume": "hpc.cli.resume:resume_command",
-    "retry": "hpc.cli.retry:retry_command",
-    "run": "hpc.cli.typed:run_command",
-    "script": "hpc.cli.typed:script_command",
-    "status": "hpc.cli.status:status_command",
-    "world": "hpc.cli.world:world_command",
+    "cancel": Verb("hpc.cli.cancel:cancel_command", "End what is queued or runs."),
+    "checkpoint": Verb("hpc.cli.checkpoint:checkpoint_command", "What a run has saved: list, verify, export."),
+    "completion": Verb("hpc.cli.completion:completion_command", "Complete words in the shell."),
+    "diff": Verb("hpc.cli.diff:diff_command", "What differs between two runs."),
+    "doctor": Verb("hpc.cli.doctor:doctor_command", "Which promises hold here."),
+    "image": Verb("hpc.cli.image:image_command", "Print or build an image for containers."),
+    "init": Verb("hpc.cli.init:init_command", "Write files to begin with."),
+    "logs": Verb("hpc.cli.logs:logs_command", "What a point has written."),
+    "ls": Verb("hpc.cli.ls:ls_command", "My sweeps, the newest first."),
+    "report": Verb("hpc.cli.report:report_command", "One HTML file about a sweep."),
+    "results": Verb("hpc.cli.results:results_command", "What came out, as a table."),
+    "resume": Verb("hpc.cli.resume:resume_command", "Go on with what has stopped."),
+    "retry": Verb("hpc.cli.retry:retry_command", "Submit failed points again."),
+    "run": Verb("hpc.cli.typed:run_command", "Train here, or submit with -m."),
+    "script": Verb("hpc.cli.typed:script_command", "Print what -m would send."),
+    "status": Verb("hpc.cli.status:status_command", "Where every point stands, and why."),
+    "world": Verb("hpc.cli.world:world_command", "Which rank this process is, and who says so."),
 }
-"""Where each is."""
+"""Where each is, and what it is for."""
 
 main = LazyGroup(
     VERBS,

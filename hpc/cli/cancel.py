@@ -29,7 +29,7 @@ ALIVE = (PENDING, RUNNING, SAVING)
 Key = TypeVar("Key")
 
 
-@click.command("cancel", short_help="End what is queued or runs.")
+@click.command("cancel")
 @words_argument
 @json_option
 @click.option("--yes", is_flag=True, help="Do not ask, where no sweep is named.")

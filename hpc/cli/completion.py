@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 VARIABLE = "_HPC_COMPLETE"
 
 
-@click.command("completion", short_help="Complete words in the shell.")
+@click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
     """Print what to put into the start-up file of SHELL: `eval "$(hpc completion bash)"` in ~/.bashrc, for one."""

@@ -17,7 +17,7 @@ from hpc.run.compare import Run, code_differences, config_differences, find_run,
 from hpc.say import fail
 
 
-@click.command("diff", short_help="What differs between two runs.")
+@click.command("diff")
 @click.argument("old")
 @click.argument("new")
 @click.option("--code", "with_code", is_flag=True, help="The lines of code that differ, not only how many.")

@@ -25,7 +25,7 @@ COLORS = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
 WIDEST = 120
 
 
-@click.command("doctor", short_help="Which promises hold here.")
+@click.command("doctor")
 @json_option
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where runs lie.")
 @click.option("--canary", is_flag=True, help="Submit a short job that tries the nodes, too, and wait for it.")

@@ -25,7 +25,7 @@ COMMANDS = {
 """By tool; typed in the directory that has the recipe."""
 
 
-@click.command("image", short_help="Print or build an image for containers.")
+@click.command("image")
 @click.argument("project", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--build", is_flag=True, help="Build it; without this, print the recipe.")
 @click.option("--print", "printed", is_flag=True, help="Print the recipe, which is what happens without --build.")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from hpc.cli.lazy import LazyGroup
+from hpc.cli.lazy import LazyGroup, Verb
 
 WHATS = {
-    "project": "hpc.cli.init_project:project_command",
-    "site": "hpc.cli.init_site:site_command",
+    "project": Verb("hpc.cli.init_project:project_command", "A small project that trains as it is."),
+    "site": Verb("hpc.cli.init_site:site_command", "The preset of this cluster."),
 }
 
 init_command = LazyGroup(
     WHATS,
     name="init",
     help="Write files to begin with; nothing that is there is ever replaced.",
-    short_help="Write files to begin with.",
 )

@@ -11,7 +11,7 @@ import click
 from hpc.cli.sweeps import answering
 
 
-@click.command("project", short_help="A small project that trains as it is.")
+@click.command("project")
 @click.argument("directory", type=click.Path(path_type=Path), default=Path())
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @answering

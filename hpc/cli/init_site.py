@@ -15,7 +15,7 @@ from hpc.cli.sweeps import answering
 FOLDER = Path("conf/cluster")
 
 
-@click.command("site", short_help="The preset of this cluster.")
+@click.command("site")
 @click.argument("name", required=False)
 @click.option("--partition", help="Where jobs go; the default partition unless given.")
 @click.option("--account", help="What jobs are charged to; asked for on a terminal where it is needed and not known.")

@@ -22,7 +22,7 @@ ASK_SECONDS = 10.0
 """How often it is asked whether the point has ended, while it is followed."""
 
 
-@click.command("logs", short_help="What a point has written.")
+@click.command("logs")
 @words_argument
 @click.option("--rank", type=click.IntRange(min=0), help="The log of this rank, with times.")
 @click.option("--all", "all_ranks", is_flag=True, help="The logs of all ranks, merged by time.")

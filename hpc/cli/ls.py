@@ -21,7 +21,7 @@ from hpc.status.standing import FINISHED_FILE
 MOST = 20
 
 
-@click.command("ls", short_help="My sweeps, the newest first.")
+@click.command("ls")
 @json_option
 @click.option("--all", "show_all", is_flag=True, help=f"All of them, and not only the {MOST} newest.")
 @answering

@@ -15,7 +15,7 @@ from hpc.files import replace_text
 from hpc.status.sweep import look
 
 
-@click.command("report", short_help="One HTML file about a sweep.")
+@click.command("report")
 @click.argument("words", nargs=-1, metavar="[SWEEP]", shell_complete=completions)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="The file to write; report.html in the sweep's directory."

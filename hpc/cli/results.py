@@ -16,7 +16,7 @@ from hpc.status.overrides import short_names
 from hpc.status.results import FIXED, Best, results
 
 
-@click.command("results", short_help="What came out, as a table.")
+@click.command("results")
 @words_argument
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, as pandas.read_csv takes them.")

@@ -11,7 +11,7 @@ from hpc.status.standing import CANCELLED, LOST, STOPPED, UNSUBMITTED
 CONTINUED = (STOPPED, LOST, CANCELLED, UNSUBMITTED)
 
 
-@click.command("resume", short_help="Go on with what has stopped.")
+@click.command("resume")
 @words_argument
 @json_option
 @answering

@@ -11,7 +11,7 @@ from hpc.errors import ConfigurationError
 from hpc.status.standing import FAILED, LOST
 
 
-@click.command("retry", short_help="Submit failed points again.")
+@click.command("retry")
 @words_argument
 @json_option
 @click.option("--cause", help=f"Only points that failed so, several with commas: {', '.join(KINDS)}.")

@@ -42,7 +42,7 @@ CLEAR, CLEAR_BELOW, LINE_END = "\x1b[H", "\x1b[J", "\x1b[K\n"
 """Terminal codes (ECMA-48): to the top, wipe what is below, wipe the rest of the line."""
 
 
-@click.command("status", short_help="Where every point stands, and why.")
+@click.command("status")
 @words_argument
 @json_option
 @click.option("--all", "show_all", is_flag=True, help="Every point, however many there are.")

@@ -12,7 +12,7 @@ from hpc.say import answering
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.command("run", short_help="Train here, or submit with -m.", context_settings=PASS_ON)
+@click.command("run", context_settings=PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_command(arguments: tuple[str, ...]) -> None:
     """Train here, or with -m submit: the same as `python run.py`."""
@@ -20,7 +20,7 @@ def run_command(arguments: tuple[str, ...]) -> None:
     run.main(list(arguments))
 
 
-@click.command("script", short_help="Print what -m would send.", context_settings=PASS_ON)
+@click.command("script", context_settings=PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def script_command(arguments: tuple[str, ...]) -> None:
     """Print what `-m` with the same arguments would send, byte for byte, and send nothing."""

@@ -23,7 +23,7 @@ ABSENT_WIDTH = 100
 CELL_WIDTH = 36
 
 
-@click.command("world", short_help="Which rank this process is, and who says so.")
+@click.command("world")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @click.option("--compare", is_flag=True, help="Compare answers that `hpc world --json` printed, each in its FILE.")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))

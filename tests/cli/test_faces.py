@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from hpc.cli import main
 from tests.cli.test_current_directory import verbs
-from tests.conftest import FakeSlurm, Run, clean_environment
+from tests.conftest import FakeSlurm, Run, clean_environment, runner
 from tests.support.sweeps import hpc, in_every_state, told_by
 
 ANSWERS_ARE_TEXT = {"run", "script", "completion"}
@@ -31,6 +31,19 @@ def test_its_help_fits_and_it_speaks_json(verb: str) -> None:
     text = _help(*verb.split())
     assert max(map(len, text.splitlines())) <= 80
     assert ("--json" in text) is (verb not in ANSWERS_ARE_TEXT)
+
+
+@pytest.mark.parametrize(
+    "question", [{}, {"_HPC_COMPLETE": "bash_complete", "COMP_WORDS": "hpc st", "COMP_CWORD": "1"}]
+)
+def test_a_list_of_verbs_imports_none_of_them(question: dict[str, str], tmp_path: Path) -> None:
+    run = runner(tmp_path, "-c", "from hpc.cli import main; main(prog_name='hpc')")
+    done = run("--help", environ={**question, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert ("status" in done.stdout, "cancel" in done.stdout) == (True, not question)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported & {"hpc.cli.lazy", *(verb.place.partition(":")[0] for verb in main.verbs.values())} == {
+        "hpc.cli.lazy"
+    }
 
 
 @pytest.mark.parametrize("words", [(), ("checkpoint",), ("init",)])
