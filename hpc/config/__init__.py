@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc.config.changes import forbidden_changes, leaves
-    from hpc.config.checks import as_config, plain, register_schema, settings_of
+    from hpc.config.checks import as_config, plain, read_config, register_schema, settings_of
     from hpc.config.schema import (
         CheckpointOptions,
         Cluster,
@@ -41,6 +41,7 @@ __all__ = [
     "forbidden_changes",
     "leaves",
     "plain",
+    "read_config",
     "register_schema",
     "sentence",
     "settings_of",
@@ -50,6 +51,7 @@ _FILES = {
     "forbidden_changes": "changes",
     "leaves": "changes",
     "plain": "checks",
+    "read_config": "checks",
     "register_schema": "checks",
     "sentence": "sentences",
     "settings_of": "checks",

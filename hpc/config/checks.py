@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from string import Formatter
+from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
@@ -37,25 +39,73 @@ INTERPOLATION = re.compile(r"(\\*)\$\{")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
-def settings_of(config: DictConfig | dict[Any, Any]) -> Settings:
+def settings_of(config: Any) -> Settings:
     """Read the parts hpc owns out of a composed config, filling in defaults.
 
     Args:
-        config: A composed config or a plain mapping; keys that are not hpc's are ignored.
+        config: As `read_config` takes it; keys that are not hpc's are ignored.
 
     Raises:
         ConfigurationError: A value has the wrong type, is out of its range, or contradicts another.
     """
     try:
-        given = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-        owned = OmegaConf.masked_copy(given, [str(key) for key in _schema() if key in given])
-        settings = _to_object(OmegaConf.merge(_schema(), owned))
+        settings = _read(read_config(config))
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     wrong = broken(settings) or _wrong_together(settings)
     if wrong:
         raise ConfigurationError(wrong)
     return settings
+
+
+def _read(given: DictConfig) -> Settings:
+    owned = OmegaConf.masked_copy(given, [str(key) for key in _schema() if key in given])
+    try:
+        return _to_object(OmegaConf.merge(_schema(), owned))
+    except InterpolationResolutionError:  # one of them asks for a key that is not hpc's
+        return _to_object(OmegaConf.merge(_schema(), _resolved(given)))
+
+
+def _resolved(given: DictConfig) -> DictConfig:
+    """Hpc's parts, with the values of keys that are not its own where they ask for them."""
+    whole: Any = OmegaConf.merge(OmegaConf.to_container(_schema()), given)
+    parts = {key: whole[key] for key in _schema()}
+    return as_config({key: _container(part) if OmegaConf.is_config(part) else part for key, part in parts.items()})
+
+
+def _container(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def read_config(config: Any) -> DictConfig:
+    """What a program hands over as its config; objects in it that no YAML could hold stay what they are.
+
+    Args:
+        config: A DictConfig, a mapping, a dataclass, or a namespace as argparse returns it.
+
+    Raises:
+        ConfigurationError: It is none of these.
+        OmegaConfBaseException: OmegaConf cannot hold it.
+    """
+    if isinstance(config, DictConfig):
+        return config
+    named = _named(config)
+    if not isinstance(named, dict) and not is_dataclass(named) and not hasattr(named, "__attrs_attrs__"):
+        raise ConfigurationError(
+            "The config must be a mapping, a dataclass, a DictConfig or a namespace of argparse, but is a "
+            f"{type(config).__name__}: OmegaConf.load reads a file, and vars(object) is a mapping."
+        )
+    given: DictConfig = OmegaConf.create(named, flags={"allow_objects": True})
+    return given
+
+
+def _named(value: Any) -> Any:
+    """Names and values as OmegaConf takes them, where they are in a namespace or another mapping than a dict."""
+    if isinstance(value, (Namespace, SimpleNamespace)):
+        value = vars(value)
+    if not isinstance(value, Mapping) or OmegaConf.is_config(value):
+        return value
+    return {key: _named(each) for key, each in value.items()}
 
 
 def as_config(values: Mapping[Any, Any]) -> DictConfig:
@@ -75,7 +125,7 @@ def _literal(value: Any) -> Any:
 
 def plain(config: Any) -> dict[str, Any]:
     """A config as mappings, sequences and numbers, with interpolations resolved."""
-    container = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    container = _container(OmegaConf.create(config))
     return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
 
 

@@ -17,7 +17,7 @@ from hpc.attempt.attempt import Attempt, begin, explain_process, process_secret
 from hpc.attempt.life import current, end, forget, start
 from hpc.attempt.uncaught import answer_uncaught_errors
 from hpc.checkpoint.state import Stateful, TrainingState
-from hpc.config import settings_of
+from hpc.config import read_config, settings_of
 from hpc.connect.process_group import open_process_group, told_by_rank_0
 from hpc.data.iterable import prepare_loader
 from hpc.data.rows import CurrentRows
@@ -46,7 +46,8 @@ class Runtime(Stepping, Processes, Gradients, Weights):
     """One training run on this rank. Names follow Accelerate where it has one.
 
     Args:
-        config: A composed config or a plain mapping; see `hpc.config.Settings` for the parts that are read.
+        config: A composed config, a mapping, a dataclass or argparse's namespace; see `hpc.config.Settings` for the
+            parts that are read.
         world: Which rank this is; asked of the launcher's environment variables when not given.
         trackers: Your own, besides those of `runtime.trackers`.
         name: Of a fold or phase that has its own model: it gets a directory of its own below run_dir.
@@ -82,7 +83,7 @@ class Runtime(Stepping, Processes, Gradients, Weights):
         )
         self.finite = Finite(self.device)
         self._parts = Parts(
-            config=config,
+            config=read_config(config),
             settings=self.settings,
             directory=self.directory,
             journal=self.journal,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from hpc.config import Cluster, StrategyOptions, settings_of
+from hpc.config import Cluster, StrategyOptions, read_config, settings_of
 from hpc.config.limits import choices
 from hpc.errors import ConfigurationError
 from hpc.paths import CONF_DIR
@@ -25,9 +28,52 @@ def test_keys_of_the_training_function_are_not_hpcs_business() -> None:
     assert settings_of({"optimizer": {"lr": 1}, "seed": 7}).seed == 7
 
 
+class Thing:
+    """Which no YAML can hold."""
+
+
+@dataclass
+class Own:
+    """A user's own config."""
+
+    run_dir: str = "r"
+    seed: int = 7
+    lr: float = 0.1
+    thing: Any = field(default_factory=Thing)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"run_dir": "r", "seed": 7, "thing": Thing(), "betas": (0.9, 0.99), 5: print},
+        MappingProxyType({"run_dir": "r", "seed": 7, "optimizer": MappingProxyType({"lr": 1})}),
+        Namespace(run_dir=Path("r"), seed=7, thing=Thing()),
+        SimpleNamespace(run_dir="r", seed=7, runtime=SimpleNamespace(device="cpu")),
+        Own(),
+        OmegaConf.create({"run_dir": "r", "seed": "${data.seed}", "data": {"seed": 7}}),
+        {"run_dir": "${paths.name}", "paths": {"name": "r"}, "seed": 7, "never_read": "${nowhere}"},
+        {"run_dir": "${letter}", "letter": "r", "seed": 7, "experiment": {"name": "\\${letter}-${seed}"}},
+    ],
+    ids=repr,
+)
+def test_whatever_has_names_and_values_is_a_config(config: Any) -> None:
+    settings = settings_of(config)
+    assert (settings.run_dir, settings.seed) == ("r", 7)
+    assert read_config(config).run_dir in (settings.run_dir, Path("r"))
+    assert settings.experiment.name in ("experiment", "${letter}-7")
+
+
+@pytest.mark.parametrize("config", [None, "conf/config.yaml", ["seed=1"], 3, object(), OmegaConf.create([1])], ids=repr)
+def test_what_has_no_names_is_no_config(config: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"but is a {type(config).__name__}: OmegaConf.load reads a file"):
+        settings_of(config)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
+        ({"seed": "${data.seed}", "data": {"seed": "x"}}, "seed must be a whole number, but is x."),
+        ({"seed": "${data.seed}", "data": {"lr": 1}}, "Interpolation key 'data.seed' not found (at seed)."),
         ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, but is 0."),
         ({"hardware": {"gpus_per_node": -1}}, "hardware.gpus_per_node must be at least 0, but is -1."),
         ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, fsdp, deepspeed, single, but is dpp."),
