@@ -96,8 +96,8 @@ def _composed(arguments: list[str], config_directory: Path) -> list[DictConfig]:
     except HpcError:
         raise
     except Exception as error:
-        is_no_files = isinstance(error, OSError) and error.filename is None  # it is standard output's
-        if is_no_files or not _is_about_configs(error):
+        is_about_output = isinstance(error, OSError) and error.errno is not None and error.filename is None
+        if is_about_output or not _is_about_configs(error):
             raise
         raise ConfigurationError(sentence(error)) from error
     return configs

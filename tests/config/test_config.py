@@ -73,7 +73,7 @@ def test_what_has_no_names_is_no_config(config: Any) -> None:
     ("config", "words"),
     [
         ({"seed": "${data.seed}", "data": {"seed": "x"}}, "seed must be a whole number, but is x."),
-        ({"seed": "${data.seed}", "data": {"lr": 1}}, "Interpolation key 'data.seed' not found (at seed)."),
+        ({"seed": "${data.first}", "data": {"lr": 1}}, "Interpolation key 'data.first' not found (at seed)."),
         ({"hardware": {"nodes": 0}}, "hardware.nodes must be at least 1, but is 0."),
         ({"hardware": {"gpus_per_node": -1}}, "hardware.gpus_per_node must be at least 0, but is -1."),
         ({"strategy": {"name": "dpp"}}, "strategy.name must be one of ddp, fsdp, deepspeed, single, but is dpp."),
