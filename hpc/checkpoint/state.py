@@ -33,6 +33,7 @@ from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, is_storable
 from hpc.checkpoint.trainer import check_aliases
 from hpc.checkpoint.unpacking import unpacked
+from hpc.checkpoint.unsaved import Unsaved
 from hpc.errors import HpcError, LoadError
 
 OTHERS = "others"
@@ -88,10 +89,15 @@ class TrainingState:
     others: dict[str, Stateful]
     engines: dict[str, SavesItself] = field(default_factory=dict)
     _set_up: SetUp | None = field(default=None, init=False)
+    _unsaved: Unsaved = field(default_factory=Unsaved, init=False)
 
     def begin(self) -> None:
         """A life begins: remember how the user's code has set everything up before its first step."""
         self._set_up = set_up_of(self.models, self.optimizers)
+
+    def first_step_taken(self) -> None:
+        """What the user's objects make at their first use is there now; whatever changes from here on is state."""
+        self._unsaved.begin(self.models, self.optimizers)
 
     def contents(self, extra: Mapping[str, Any]) -> Contents:
         """Everything to save that is alike on all ranks; `extra` goes into trainer.pt.
@@ -100,6 +106,7 @@ class TrainingState:
             ConfigurationError: A value cannot be saved; the sentence says where it is.
             SaveError: A tensor is placed in a way that no file can hold.
         """
+        self._unsaved.look(self.models, self.optimizers)
         tensors: dict[str, torch.Tensor] = {}
         keep = _keeps(tensors, f"{OTHERS}/")
         now, named = set_up_of(self.models, self.optimizers), self._named_models()
