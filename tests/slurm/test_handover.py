@@ -101,8 +101,9 @@ def test_a_controller_that_is_away_when_a_run_hands_over_is_waited_for(
     saved, now = cluster.directory / "state" / "job_state", time.time()
     cluster.run("scontrol", "update", f"jobid={job.job_id}", "admincomment=save")
     wait_until(lambda: saved.stat().st_mtime > now, job)  # what it has not saved, a killed one forgets
-    cluster.run("scancel", "--signal=USR2", job.job_id)
     away()
+    trace = job.point() / "trace" / "rank_0.json"
+    os.kill(json.loads(trace.read_text())["pid"], signal.SIGUSR2)  # a killed one may still hold what scancel asked for
     wait_until(lambda: bool(job.events(Stopped)), job)
     time.sleep(15)  # that the controller is away for long is what this is about
     cluster.daemon("slurmctld").start_again()
