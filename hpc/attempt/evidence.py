@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hpc.attempt.cause import signal_name
 from hpc.attempt.statement import Statement
+from hpc.errors import EXIT_HUNG
 from hpc.slurm.step_end import Exit, StepEnd
 
 
@@ -69,8 +71,14 @@ class Evidence:
 
     @property
     def deaths(self) -> list[Exit]:
-        """Ends of ranks that said nothing, and were not told to end because another rank had ended."""
-        return [each for each in self.end.exits if not each.is_ended and each.rank not in self.speakers]
+        """Ends of ranks that said nothing, were not told to end because another had, and did not outlive a hang."""
+        own = [each for each in self.end.exits if not each.is_ended and each.rank not in self.speakers]
+        return [each for each in own if (each.time or 0.0) <= self.hung_since]
+
+    @property
+    def hung_since(self) -> float:
+        """When a watchdog found that no rank goes on, and asked all of them for their stacks, which may end one."""
+        return min((each.time for each in self.statements if each.code == EXIT_HUNG), default=math.inf)
 
     def host_of(self, rank: int) -> str:
         """Its node, by whoever names it; "" where nobody does."""

@@ -51,7 +51,8 @@ def evidence(record: Path, end: StepEnd | None = None, world_size: int = 0) -> E
         world_size: Number of ranks.
     """
     kept = _kept(record)
-    told = {each.rank: each for each in (*kept.statements, *read_statements(statement_files(record)))}
+    said = (*kept.statements, *read_statements(statement_files(record)))
+    told = {each.rank: each for each in sorted(said, key=lambda each: each.monotonic, reverse=True)}  # its first word
     return Evidence(
         tuple(told[rank] for rank in sorted(told)),
         kept.end if end is None else _joined(end, kept.end),

@@ -93,6 +93,19 @@ def test_of_many_that_nobody_saw_the_one_that_is_elsewhere_is_missed() -> None:
     assert cause(says(0, CLOSED)).rank is None
 
 
+def test_a_rank_that_dies_when_it_is_asked_for_its_stacks_has_hung_before(tmp_path: Path) -> None:
+    """Faulthandler walks through frames that others change meanwhile; the stopped rank was let go on for it."""
+    record = tmp_path / "failures" / "a.json"
+    hung = "No rank has gone on for 17 s: rank 1 on node1 is stopped (SIGSTOP) (training, after step 48)"
+    for told in (replace(says(0, hung, 20.0), code=70), says(0, CLOSED, 22.2)):
+        write_statement(record, told)
+    for died, kind in ((1022.1, "hang"), (1019.0, "killed")):  # one that had died before is what the others waited for
+        seen = evidence(record, ends(Exit(1, 139, "node1", False, died), Exit(0, 1, "node1", True, 1022.3)), 2)
+        found = first_cause(seen)
+        assert found is not None
+        assert (found.kind, found.rank) == (kind, 1)
+
+
 def test_a_rank_that_others_waited_for_hangs_although_it_was_killed_later() -> None:
     end = ends(Exit(0, 1), Exit(1, 1), Exit(2, 1), Exit(3, 137, is_ended=True))
     found = cause(says(0, TIMED_OUT), says(1, TIMED_OUT, 0.1), says(2, CLOSED, 0.2), end=end)
