@@ -71,9 +71,10 @@ class Evidence:
 
     @property
     def deaths(self) -> list[Exit]:
-        """Ends of ranks that said nothing, were not told to end because another had, and did not outlive a hang."""
-        own = [each for each in self.end.exits if not each.is_ended and each.rank not in self.speakers]
-        return [each for each in own if (each.time or 0.0) <= self.hung_since]
+        """Ends of ranks that said nothing, were not told to end, and did so before a watchdog asked for stacks."""
+        hung, speakers = self.hung_since, self.speakers
+        own = [each for each in self.end.exits if not each.is_ended and each.rank not in speakers]
+        return [each for each in own if each.time is None or each.time <= hung]
 
     @property
     def hung_since(self) -> float:

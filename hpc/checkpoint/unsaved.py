@@ -80,11 +80,11 @@ def _of_models(models: Sequence[nn.Module]) -> Iterator[tuple[str, Any]]:
 
 
 def _of_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[tuple[str, Any]]:
-    plain = torch.optim.SGD([torch.zeros(1)], lr=0.0)
+    torchs = vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)).keys()
     for number, optimizer in enumerate(optimizers):
         if type(optimizer).state_dict is torch.optim.Optimizer.state_dict:
             for key, value in vars(optimizer).items():
-                if key not in vars(plain):
+                if key not in torchs:
                     yield f"{kind('optimizer', number)}.{key}", value
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,14 +95,13 @@ def _note(sweep: Path, jobs: Sequence[Job]) -> None:
 def _cancel_successors(sweep: Path, points: Sequence[PointStatus], problems: list[str]) -> None:
     """End the jobs in which they were about to go on, each sent by the one before it after this command had looked."""
     newest = newest_jobs(sweep)
-    for point in points:
-        job = newest[point.name]
-        if point.job is not None and job.id != point.job.id:
-            _note(sweep, [job])
-            try:
-                client.cancel(job.id, job.submission.clusters)
-            except SlurmError as problem:
-                problems.append(f"Job {job.id} could not be cancelled: {' '.join(str(problem).split())}")
+    moved = [replace(point, job=newest[point.name]) for point in points if _id(point) != newest[point.name].id]
+    _note(sweep, [newest[point.name] for point in moved])
+    _ended(_by(moved, lambda job: (job.id, job.submission.clusters)), lambda job, _: client.cancel(*job), problems)
+
+
+def _id(point: PointStatus) -> str:
+    return "" if point.job is None else point.job.id
 
 
 def _cancel_shared(status: SweepStatus, points: Sequence[PointStatus], problems: list[str]) -> list[PointStatus]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc.config.changes import forbidden_changes, leaves
-    from hpc.config.checks import as_config, plain, read_config, register_schema, settings_of
+    from hpc.config.checks import register_schema, settings_of
+    from hpc.config.given import as_config, plain, read_config
     from hpc.config.schema import (
         CheckpointOptions,
         Cluster,
@@ -47,11 +48,11 @@ __all__ = [
     "settings_of",
 ]
 _FILES = {
-    "as_config": "checks",
+    "as_config": "given",
     "forbidden_changes": "changes",
     "leaves": "changes",
-    "plain": "checks",
-    "read_config": "checks",
+    "plain": "given",
+    "read_config": "given",
     "register_schema": "checks",
     "sentence": "sentences",
     "settings_of": "checks",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
 from string import Formatter
-from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from hpc.config.given import as_config, container_of, read_config
 from hpc.config.limits import broken, typed
 from hpc.config.schema import (
     CONTAINER_RUNTIMES,
@@ -35,7 +33,6 @@ DATED = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-${experiment.name}"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-INTERPOLATION = re.compile(r"(\\*)\$\{")
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -48,8 +45,9 @@ def settings_of(config: Any) -> Settings:
     Raises:
         ConfigurationError: A value has the wrong type, is out of its range, or contradicts another.
     """
+    given = read_config(config)
     try:
-        settings = _read(read_config(config))
+        settings = _read(given)
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     wrong = broken(settings) or _wrong_together(settings)
@@ -70,63 +68,7 @@ def _resolved(given: DictConfig) -> DictConfig:
     """Hpc's parts, with the values of keys that are not its own where they ask for them."""
     whole: Any = OmegaConf.merge(OmegaConf.to_container(_schema()), given)
     parts = {key: whole[key] for key in _schema()}
-    return as_config({key: _container(part) if OmegaConf.is_config(part) else part for key, part in parts.items()})
-
-
-def _container(config: Any) -> Any:
-    return OmegaConf.to_container(config, resolve=True)
-
-
-def read_config(config: Any) -> DictConfig:
-    """What a program hands over as its config; objects in it that no YAML could hold stay what they are.
-
-    Args:
-        config: A DictConfig, a mapping, a dataclass, or a namespace as argparse returns it.
-
-    Raises:
-        ConfigurationError: It is none of these.
-        OmegaConfBaseException: OmegaConf cannot hold it.
-    """
-    if isinstance(config, DictConfig):
-        return config
-    named = _named(config)
-    if not isinstance(named, dict) and not is_dataclass(named) and not hasattr(named, "__attrs_attrs__"):
-        raise ConfigurationError(
-            "The config must be a mapping, a dataclass, a DictConfig or a namespace of argparse, but is a "
-            f"{type(config).__name__}: OmegaConf.load reads a file, and vars(object) is a mapping."
-        )
-    given: DictConfig = OmegaConf.create(named, flags={"allow_objects": True})
-    return given
-
-
-def _named(value: Any) -> Any:
-    """Names and values as OmegaConf takes them, where they are in a namespace or another mapping than a dict."""
-    if isinstance(value, (Namespace, SimpleNamespace)):
-        value = vars(value)
-    if not isinstance(value, Mapping) or OmegaConf.is_config(value):
-        return value
-    return {key: _named(each) for key, each in value.items()}
-
-
-def as_config(values: Mapping[Any, Any]) -> DictConfig:
-    """A config of values that are resolved already: what looks like an interpolation in one of them is text."""
-    config: DictConfig = OmegaConf.create(_literal(dict(values)))
-    return config
-
-
-def _literal(value: Any) -> Any:
-    """With a backslash before `${`; each of those that stand before it already counts twice (OmegaConf's grammar)."""
-    if isinstance(value, dict):
-        return {key: _literal(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return list(map(_literal, value))
-    return INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A config as mappings, sequences and numbers, with interpolations resolved."""
-    container = _container(OmegaConf.create(config))
-    return {str(key): value for key, value in container.items()} if isinstance(container, dict) else {}
+    return as_config({key: container_of(part) if OmegaConf.is_config(part) else part for key, part in parts.items()})
 
 
 def register_schema() -> None:

@@ -138,11 +138,8 @@ def newest_jobs(directory: Path) -> dict[str, Job]:
     """
     found: dict[str, Job] = {}
     for told in _told(directory):
-        for point, job in told.items():
-            if (
-                not job.is_cancelled or found[point].id == job.id
-            ):  # else its job had sent another before it was cancelled
-                found[point] = job
+        # A job may have sent another one before it was cancelled: that one is newer.
+        found |= {point: job for point, job in told.items() if not job.is_cancelled or found[point].id == job.id}
     return found
 
 

@@ -162,9 +162,9 @@ class Boundary:
             self._show(is_last)
         if self.finite.seems_wrong():
             self.requests.ask(StopCause.DIVERGED)  # the other ranks hear of it when they next agree
+        if self._activity.phase == FIRST_STEP:
+            self.parts.state.first_step_taken()
         if self._activity.phase in (FIRST_STEP, EVALUATING):
-            if self._activity.phase == FIRST_STEP:
-                self.parts.state.first_step_taken()
             self._activity.enter(TRAINING)
         if self.checkpoints.schedule.is_due(self.step):
             with self._activity.during(SAVING):

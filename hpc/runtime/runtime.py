@@ -61,7 +61,8 @@ class Runtime(Stepping, Processes, Gradients, Weights):
     ) -> None:
         answer_uncaught_errors()
         self.config = config
-        self.settings = settings_of(config)
+        given = read_config(config)
+        self.settings = settings_of(given)
         run_directory = Path(self.settings.run_dir).absolute()
         self.directory = run_directory / directory_name(name)
         self._joined = current()
@@ -83,7 +84,7 @@ class Runtime(Stepping, Processes, Gradients, Weights):
         )
         self.finite = Finite(self.device)
         self._parts = Parts(
-            config=read_config(config),
+            config=given,
             settings=self.settings,
             directory=self.directory,
             journal=self.journal,

@@ -54,7 +54,7 @@ class Own:
         {"run_dir": "${paths.name}", "paths": {"name": "r"}, "seed": 7, "never_read": "${nowhere}"},
         {"run_dir": "${letter}", "letter": "r", "seed": 7, "experiment": {"name": "\\${letter}-${seed}"}},
     ],
-    ids=repr,
+    ids=lambda config: type(config).__name__,
 )
 def test_whatever_has_names_and_values_is_a_config(config: Any) -> None:
     settings = settings_of(config)
@@ -63,7 +63,7 @@ def test_whatever_has_names_and_values_is_a_config(config: Any) -> None:
     assert settings.experiment.name in ("experiment", "${letter}-7")
 
 
-@pytest.mark.parametrize("config", [None, "conf/config.yaml", ["seed=1"], 3, object(), OmegaConf.create([1])], ids=repr)
+@pytest.mark.parametrize("config", [None, "conf/config.yaml", ["seed=1"], 3, object(), OmegaConf.create([1])], ids=type)
 def test_what_has_no_names_is_no_config(config: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"but is a {type(config).__name__}: OmegaConf.load reads a file"):
         settings_of(config)
