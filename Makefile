@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests mostly wait for schedulers and ranks: two processes share them, and each starts a Slurm of its own.
+WORKERS ?= --numprocesses=2 --dist=worksteal
 MINUTES ?= 30
 SEED ?= 0
 
@@ -15,10 +17,10 @@ train: $(VENV)/ready
 	$(BIN)/python run.py $(ARGS)
 
 test: $(VENV)/ready slurm browser lint
-	$(BIN)/python -m pytest -m "not faults" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not faults" $(ARGS)
 
 test-faults: $(VENV)/ready slurm browser
-	$(BIN)/python -m pytest -v -m "faults or injected" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -v -m "faults or injected" $(ARGS)
 
 matrix:
 	$(PYTHON) -m tests.matrix

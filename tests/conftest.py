@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from hpc.world.launchers import is_a_launchers
+from tests.faults.verdicts import told
 
+COUNTS = "counts"
+"""What a test gives to `record_property` is shown at the end of the session."""
 ROOT = Path(__file__).parent.parent
 CONFIG_HOME = tempfile.TemporaryDirectory(prefix="hpc-tests-")
 """Where the secret of the user who tests is made, instead of in the home directory."""
@@ -22,6 +25,22 @@ Completed = subprocess.CompletedProcess[str]
 Run = Callable[..., Completed]
 # A shell lets what it starts in the background ignore Ctrl-C, and so would every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have counted, and what became of every fault that was injected, or of all where all were to be.
+
+    It stands here and not beside the faults, because with several processes the one that reports collects no tests,
+    and so reads this file alone.
+    """
+    stats: dict[str, list[object]] = terminalreporter.stats
+    reports = [each for found in stats.values() for each in found if isinstance(each, pytest.TestReport)]
+    counts = {str(value) for report in reports for name, value in report.user_properties if name == COUNTS}
+    everything = "injected" in terminalreporter.config.option.markexpr
+    for title, lines in ((COUNTS, sorted(counts)), ("faults", [*told(reports, everything)] if reports else [])):
+        if lines:
+            terminalreporter.section(title)
+            terminalreporter.write("\n".join([*lines, ""]))
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

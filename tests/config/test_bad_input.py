@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
 from tests.config.bad_input import CONFIG, JOB, Bad, every_bad_input
-from tests.conftest import FakeSlurm, clean_environment
+from tests.conftest import COUNTS, FakeSlurm, clean_environment
 from tests.support.commands import Commands
 
 WORKERS = 2
@@ -70,7 +69,9 @@ def complaints(cases: Sequence[Bad], directory: Path, environ: dict[str, str]) -
             return list(pool.map(one, range(len(cases))))
 
 
-def test_every_bad_input_gets_one_sentence_and_writes_nothing(tmp_path: Path, fake_slurm: FakeSlurm) -> None:
+def test_every_bad_input_gets_one_sentence_and_writes_nothing(
+    tmp_path: Path, fake_slurm: FakeSlurm, record_property: Callable[[str, object], None]
+) -> None:
     cases = list(every_bad_input())
     environ = clean_environment(**fake_slurm.environ, PYTHONDONTWRITEBYTECODE="1")
     (tmp_path / "cases").mkdir()
@@ -79,7 +80,8 @@ def test_every_bad_input_gets_one_sentence_and_writes_nothing(tmp_path: Path, fa
         f"{' '.join(case.arguments)} {case.files}\n    {what}" for case, what in zip(cases, found, strict=True) if what
     ]
     codes = Counter(case.code for case in cases)
-    print(f"{len(cases)} bad inputs: {codes[78]} with code 78, {codes[65]} with 65; {len(wrong)} wrong", os.linesep)
+    counts = f"{len(cases)} bad inputs: {codes[78]} with code 78, {codes[65]} with 65; {len(wrong)} wrong"
+    record_property(COUNTS, counts)
     assert len(cases) >= 200
     assert not wrong, "\n".join(wrong)
     assert fake_slurm.scripts == []

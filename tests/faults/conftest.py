@@ -1,4 +1,4 @@
-"""One cluster for all faults, on which a silent node is given up after half a minute, and a table at the end."""
+"""One cluster for all faults, on which a silent node is given up after half a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpc.testing.plugin import why_no_slurm_here
 from hpc.testing.requirements import skip_or_fail_without_slurm
 from tests.conftest import ROOT, clean_environment
 from tests.faults.stage import EVERY, STEPS, Stage, Watch
-from tests.faults.verdicts import NAMES, SECONDS_TO_GO_ON, STEPS_LOST, name_of, told
+from tests.faults.verdicts import NAMES, SECONDS_TO_GO_ON, STEPS_LOST, name_of
 from tests.slurm.submitted import submitted_from
 
 JOB = (
@@ -81,13 +81,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if name_of(item.nodeid) in NAMES:
             item.add_marker("injected")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What became of every fault that was injected, and where all were to be, of all."""
-    stats: dict[str, list[object]] = terminalreporter.stats
-    reports = [each for found in stats.values() for each in found if isinstance(each, pytest.TestReport)]
-    everything = "injected" in terminalreporter.config.option.markexpr
-    if reports and (lines := [*told(reports, everything)]):
-        terminalreporter.section("faults")
-        terminalreporter.write("\n".join([*lines, ""]))

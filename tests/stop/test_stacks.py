@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ hold_python() if rank == 0 else wait()
 """
 
 
+def sleeps(pid: int) -> bool:
+    return state_of(pid) == "S"
+
+
 @pytest.fixture
 def ranks(tmp_path: Path) -> Iterator[list[Pulse]]:
     processes = [
@@ -48,6 +53,7 @@ def ranks(tmp_path: Path) -> Iterator[list[Pulse]]:
     for rank, process in enumerate(processes):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        wait_for(partial(sleeps, process.pid), "it sleeps")  # "ready" comes a moment before
         began = process_began(process.pid)
         told = ("a", rank, os.uname().nodename, process.pid, began, 7, "training", 1.0, 1.0, 1.0, 1.0)
         pulses.append(Pulse(*told))
