@@ -6,6 +6,7 @@ import faulthandler
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ class Attempt:
         requests: Whether this process was told to stop.
         record: The report of its failure, beside which ranks that fail write down why. No file of an older attempt.
         environ: The process's environment variables, for libraries that are told in no other way.
+        last_word: Held by the thread that says why this rank fails; until it is done no other thread ends the process.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Attempt:
     requests: StopRequests
     record: Path
     environ: MutableMapping[str, str] = field(repr=False)
+    last_word: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def journal(self) -> Journal:

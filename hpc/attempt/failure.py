@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 
 from hpc.attempt.attempt import Attempt
@@ -22,7 +21,6 @@ ECHO_SECONDS = 2.0
 """How long a rank that lost another one stays: the first to leave ends the step, also for the rank that knows why."""
 LAST_WORD_SECONDS = 1.0
 """How long a rank that is told to end may take to say what it fails of, where nobody has said that yet."""
-_is_failing = threading.Event()
 
 
 def code_of(cause: BaseException) -> int:
@@ -37,17 +35,17 @@ def note_failure(attempt: Attempt, cause: BaseException) -> None:
 
     A rank that fails because another one has gone stays for a moment, until that one has said why.
     """
-    _is_failing.set()
-    world = attempt.world
-    told = statement(world.rank, host_of(world), code_of(cause), cause, described(cause), activity())
-    try:
-        with contextlib.suppress(OSError, SaveError):  # the disk is gone: the code remains
-            if write_statement(attempt.record, told):
-                _report(attempt, told)
-        if told.is_echo and world.world_size > 1:
-            _wait_for_the_cause(attempt)
-    finally:
-        _is_failing.clear()
+    with attempt.last_word:
+        _note(attempt, cause)
+
+
+def note_end(attempt: Attempt, cause: BaseException) -> None:
+    """Likewise, by a thread that ends the process afterwards: from here on the others leave that to it.
+
+    The main thread may fail meanwhile: of a rank that dies while it is asked for its stacks, for one.
+    """
+    attempt.last_word.acquire()
+    _note(attempt, cause)
 
 
 def leave_if_another_failed(attempt: Attempt) -> None:
@@ -57,15 +55,26 @@ def leave_if_another_failed(attempt: Attempt) -> None:
     """
     there = attempt.record.exists() or statement_files(attempt.record)
     deadline = time.monotonic() + (0 if _is_known(attempt) else LAST_WORD_SECONDS)
-    while there and not _is_failing.wait(POLL_SECONDS):
+    while there and not attempt.last_word.locked():
         if time.monotonic() >= deadline:
             os._exit(1)
+        time.sleep(POLL_SECONDS)
 
 
 def host_of(world: World) -> str:
     """This rank's node, by the name that Slurm has for it, or else its own."""
     is_slurms = world.source.startswith(("slurm", "srun")) and len(world.hosts) == world.node_count
     return world.hosts[world.node_rank] if is_slurms else os.uname().nodename
+
+
+def _note(attempt: Attempt, cause: BaseException) -> None:
+    world = attempt.world
+    told = statement(world.rank, host_of(world), code_of(cause), cause, described(cause), activity())
+    with contextlib.suppress(OSError, SaveError):  # the disk is gone: the code remains
+        if write_statement(attempt.record, told):
+            _report(attempt, told)
+    if told.is_echo and world.world_size > 1:
+        _wait_for_the_cause(attempt)
 
 
 def _report(attempt: Attempt, told: Statement) -> None:

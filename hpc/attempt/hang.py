@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from hpc.attempt.attempt import Attempt
-from hpc.attempt.failure import host_of, note_failure
+from hpc.attempt.failure import host_of, note_end
 from hpc.config import RuntimeOptions
 from hpc.errors import HungError
 from hpc.run.directory import RunDirectory
@@ -69,7 +69,7 @@ def _end_hung(attempt: Attempt, verdict: str, near: dict[int, Pulse]) -> None:
     last.daemon = True
     last.start()
     hung = HungError(f"{verdict}; stacks are in {RunDirectory(attempt.directory).hangs}/.")
-    note_failure(attempt, hung)
+    note_end(attempt, hung)
     fail(hung)
     _write_stacks(attempt, near)
     os._exit(HungError.exit_code)
