@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -17,7 +17,7 @@ from hpc.checkpoint.manifest import TensorEntry
 from hpc.checkpoint.names import few, own_name
 from hpc.checkpoint.packing import packed
 from hpc.checkpoint.plain import Keep
-from hpc.checkpoint.set_up import put_buffer
+from hpc.checkpoint.set_up import put_buffers
 from hpc.checkpoint.shards import is_distributed
 from hpc.checkpoint.tensors import DTYPES, code_of, is_storable
 from hpc.checkpoint.unpacking import unpacked
@@ -54,15 +54,6 @@ class NamedModel:
         self._grown = [*grown]
         self.live = {name: each for name, each in self.live.items() if name not in self._grown}
 
-    def converts(self, name: str) -> bool:
-        """Whether code of the user's own sees what is loaded under this name, and may make it fit."""
-        if not self._is_loaded_by_torch():
-            return True
-        path = name.split(".")[:-1]
-        above = [".".join(path[:end]) for end in range(len(path) + 1)]
-        modules = {own_name(key): module for key, module in self.model.named_modules()}
-        return any(_has_own_way(modules[key]) for key in above if key in modules)
-
     def state(self, which: str, keep: Keep) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors by name, and what else the state dict holds.
 
@@ -92,12 +83,12 @@ class NamedModel:
             ValueError: The model has no place for a value, or misses one.
         """
         values = {**tensors, **{name: unpacked(each, fetch) for name, each in plain.items()}}
-        for name in {*self._grown, *(self._buffers.keys() - self.live.keys())} & values.keys():
-            put_buffer(self.model, name, values[name])
+        new = {*self._grown, *(self._buffers.keys() - self.live.keys())} & values.keys()
+        put_buffers(self.model, {name: values[name] for name in new})
         ordered = [*(name for name in self.values if name in values), *(n for n in values if n not in self.values)]
         state: Any = OrderedDict((self._given_names.get(name, name), values[name]) for name in ordered)
         state._metadata = self._metadata  # versions of modules, without which torch takes a state dict for an old one
-        if not self._is_loaded_by_torch():
+        if not is_loaded_by_torch(self.model):
             self.model.load_state_dict(state)
             return
         missing, unexpected = _loaded(self.model, state)
@@ -111,9 +102,6 @@ class NamedModel:
         own = self.live.get(name)
         return own if own is not None and tuple(own.shape) == entry.shape else _new(entry, self.values.get(name))
 
-    def _is_loaded_by_torch(self) -> bool:
-        return getattr(self.model.load_state_dict, "__func__", None) is torch.nn.Module.load_state_dict
-
     def _check_trained(self) -> None:
         """Refuse a state dict without what is trained, unless something in it may be that in another form."""
         own = {id(each) for each in (*self.parameters.values(), *self._buffers.values())}
@@ -126,6 +114,33 @@ class NamedModel:
                 f"What is trained must be in its model's state dict, but {few(left_out)} is not in that of the "
                 f"{type(self.model).__name__}: let state_dict give it, or freeze it with requires_grad_(False)."
             )
+
+
+def is_loaded_by_torch(thing: object) -> TypeGuard[torch.nn.Module]:
+    """Whether it is a module, and torch's own code takes its state dict."""
+    if not isinstance(thing, torch.nn.Module):
+        return False
+    return getattr(thing.load_state_dict, "__func__", None) is torch.nn.Module.load_state_dict
+
+
+def converts(model: torch.nn.Module, name: str) -> bool:
+    """Whether code of the user's own sees what is loaded under this name, and may make it fit."""
+    if not is_loaded_by_torch(model):
+        return True
+    path = name.split(".")[:-1]
+    above = [".".join(path[:end]) for end in range(len(path) + 1)]
+    modules = {own_name(key): module for key, module in model.named_modules()}
+    return any(_has_own_way(modules[key]) for key in above if key in modules)
+
+
+def make_room(module: torch.nn.Module, state: Mapping[str, Any], grown: Iterable[str]) -> None:
+    """Before torch loads a state dict: new buffers for what had come or grown, and for what nobody can write into.
+
+    Raises:
+        ValueError: There is no place for one.
+    """
+    new = {*grown, *(own_name(name) for name, each in module.named_buffers() if overlaps(each))}
+    put_buffers(module, {name: each for name, each in state.items() if own_name(name) in new})
 
 
 def _loaded(model: torch.nn.Module, state: Any) -> tuple[list[str], list[str]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ import torch
 
 from hpc.checkpoint.engines import SavesItself
 from hpc.checkpoint.manifest import TensorEntry, Written
-from hpc.checkpoint.models import NamedModel, fresh
+from hpc.checkpoint.models import NamedModel, converts, fresh, is_loaded_by_torch, make_room
 from hpc.checkpoint.names import below, few, kind, named_parameters
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
 from hpc.checkpoint.packing import copied, packed, unsavable
@@ -93,7 +92,7 @@ class TrainingState:
 
     def begin(self) -> None:
         """A life begins: remember how the user's code has set everything up before its first step."""
-        self._set_up = set_up_of(self.models, self.optimizers)
+        self._set_up = set_up_of(self._modules(), self.optimizers)
 
     def first_step_taken(self) -> None:
         """What the user's objects make at their first use is there now; whatever changes from here on is state."""
@@ -109,11 +108,12 @@ class TrainingState:
         self._unsaved.look(self.models, self.optimizers)
         tensors: dict[str, torch.Tensor] = {}
         keep = _keeps(tensors, f"{OTHERS}/")
-        now, named = set_up_of(self.models, self.optimizers), self._named_models()
-        before = self._set_up or now
-        grown = grown_buffers(before, now, partial(_converts, named))
+        before = self._set_up or set_up_of(self._modules(), self.optimizers)
+        modules = {which: each for which, each in self._modules().items() if which in before.modules}
+        now = set_up_of(modules, self.optimizers)
+        grown = grown_buffers(before, now, modules, converts)
         models, optimizers, parameters = [], [], set()
-        for which, model in named.items():
+        for which, model in self._named_models().items():
             values, others = model.state(which, keep)
             tensors |= {f"{which}/{name}": each for name, each in values.items()}
             parameters |= {f"{which}/{name}" for name in model.parameters}
@@ -125,8 +125,7 @@ class TrainingState:
             optimizers.append({**optimizer.state(_keeps(tensors, ""), _whole(keep)), "set up": groups})
             settings |= optimizer.settings()
         state = {"models": models, "optimizers": optimizers, "others": self._others(keep), "grown": grown}
-        frozen = {"set up": before.frozen, "now": now.frozen}
-        trainer = {**state, "frozen": frozen, **packed(dict(extra), "")}
+        trainer = {**state, "frozen": {"set up": before.frozen, "now": now.frozen}, **packed(dict(extra), "")}
         aliases |= _aliases(tensors)
         stored = {name: each for name, each in tensors.items() if name not in aliases}
         return Contents(stored, aliases, trainer, frozenset(parameters), settings)
@@ -174,25 +173,32 @@ class TrainingState:
 
         for name, engine in self.engines.items():
             _taking(name, engine.load_files, directory / name)
-        freeze_again(self.models, trainer.get("frozen"))
+        freeze_again(self._modules(), trainer.get("frozen"))
         for (which, model), plain in zip(self._named_models().items(), trainer["models"], strict=True):
             model.make_room(below(which, dict.fromkeys(trainer.get("grown", ()))))
             _taking(which, model.restore, below(which, targets), plain, fetch)
         for optimizer, plain in zip(self._named_optimizers(), trainer["optimizers"], strict=True):
             _taking(optimizer.which, optimizer.restore, plain, fetch)
         for name, other in self.others.items():
-            _taking(name, other.load_state_dict, unpacked(trainer["others"][name], fetch))
+            state = unpacked(trainer["others"][name], fetch)
+            if is_loaded_by_torch(other):
+                _taking(name, make_room, other, state, below(name, dict.fromkeys(trainer.get("grown", ()))))
+            _taking(name, other.load_state_dict, state)
 
     def _others(self, keep: Keep) -> dict[str, Any]:
         return {name: packed(other.state_dict(), name, keep) for name, other in self.others.items()}
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        """The models, and what was registered and is loaded as torch loads a module."""
+        models = {kind("model", index): model for index, model in enumerate(self.models)}
+        return {**models, **{name: each for name, each in self.others.items() if is_loaded_by_torch(each)}}
 
     def _named_models(self) -> dict[str, NamedModel]:
         return {kind("model", index): NamedModel(model) for index, model in enumerate(self.models)}
 
     def _named_optimizers(self) -> list[NamedOptimizer]:
         known = named_parameters(self.models, self.others)
-        optimizers = enumerate(self.optimizers)
-        return [NamedOptimizer(kind("optimizer", index), optimizer, known) for index, optimizer in optimizers]
+        return [NamedOptimizer(kind("optimizer", index), each, known) for index, each in enumerate(self.optimizers)]
 
 
 def misfit(reason: object) -> LoadError:
@@ -280,7 +286,7 @@ def _compare_others(others: Mapping[str, Stateful], trainer: Mapping[str, Any]) 
 def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) -> None:
     """Every tensor that is read in place must be in the checkpoint, with its shape; the rest the model looks at."""
     unfit = [name for name, each in model.live.items() if _shape(entries.get(name)) != tuple(each.shape)]
-    unfit = [name for name in unfit if not model.converts(name)]
+    unfit = [name for name in unfit if not converts(model.model, name)]
     missing = [f"{which}/{name}" for name in unfit if name not in entries]
     other = [name for name in unfit if name in entries]
     if missing:
@@ -288,11 +294,6 @@ def _compare(which: str, model: NamedModel, entries: Mapping[str, TensorEntry]) 
     if other:
         name = min(other)
         raise misfit(f"{which}/{name} has shape {[*entries[name].shape]} there and {[*model.live[name].shape]} here")
-
-
-def _converts(models: Mapping[str, NamedModel], name: str) -> bool:
-    which, _, rest = name.partition("/")
-    return models[which].converts(rest)
 
 
 def _shape(entry: TensorEntry | None) -> tuple[int, ...] | None:

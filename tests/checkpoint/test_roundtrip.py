@@ -391,14 +391,25 @@ BUFFERS: dict[str, tuple[torch.Tensor | None, torch.Tensor]] = {
 }  # fmt: skip
 
 
+def prepared(model: nn.Module) -> TrainingState:
+    return TrainingState([model], [], {})
+
+
+def registered(module: nn.Module) -> TrainingState:
+    return TrainingState([], [], {"user.teacher": module})
+
+
+@pytest.mark.parametrize("handed_over", [prepared, registered])
 @pytest.mark.parametrize("name", BUFFERS)
-@pytest.mark.parametrize("registered", [True, False])
-def test_a_buffer_comes_back_whatever_becomes_of_it_on_the_way(tmp_path: Path, name: str, registered: bool) -> None:
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_a_buffer_comes_back_whatever_becomes_of_it_on_the_way(
+    tmp_path: Path, name: str, from_the_start: bool, handed_over: Callable[[nn.Module], TrainingState]
+) -> None:
     before, after = BUFFERS[name]
     models = [nn.Sequential(nn.Linear(2, 2)) for _ in range(2)]
-    states = [TrainingState([each], [], {}) for each in models]
+    states = [handed_over(each) for each in models]
     for model, state in zip(models, states, strict=True):
-        if registered:
+        if from_the_start:
             model[0].register_buffer("kept", before)
         state.begin()
     models[0][0].register_buffer("kept", after)
@@ -422,16 +433,46 @@ def _resized(model: nn.Sequential) -> None:
     model[1].bias.data = torch.zeros(5)
 
 
+@pytest.mark.parametrize(("handed_over", "before"), [(prepared, ""), (registered, "user.teacher/")])
 @pytest.mark.parametrize(("change", "name"), [(_appended, "2.weight"), (_popped, "1.weight"), (_resized, "1.bias")])
-def test_a_model_that_could_not_be_built_anew_is_refused_when_it_is_saved(
-    tmp_path: Path, change: Callable[[nn.Sequential], None], name: str
+def test_a_module_that_could_not_be_built_anew_is_refused_when_it_is_saved(
+    tmp_path: Path,
+    change: Callable[[nn.Sequential], None],
+    name: str,
+    handed_over: Callable[[nn.Module], TrainingState],
+    before: str,
 ) -> None:
     model, _ = next(_both())
-    state = TrainingState([model], [], {})
+    state = handed_over(model)
     state.begin()
     change(model)
-    with pytest.raises(ConfigurationError, match=rf"at the beginning, but {name}.* did: build all layers"):
+    with pytest.raises(ConfigurationError, match=rf"at the beginning, but {before}{name}.* did: build all layers"):
         save(tmp_path, state)
+
+
+def test_a_module_that_is_registered_after_the_first_step_has_changed_nothing(tmp_path: Path) -> None:
+    modules = nn.Linear(2, 2), nn.Linear(2, 2)
+    states = [TrainingState([], [], {}) for _ in modules]
+    states[0].begin()
+    for state, module in zip(states, modules, strict=True):
+        state.others["user.teacher"] = module
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    assert same(modules[1].state_dict(), modules[0].state_dict())
+
+
+@pytest.mark.parametrize("handed_over", [prepared, registered])
+def test_layers_that_were_frozen_on_the_way_are_frozen_again(
+    tmp_path: Path, handed_over: Callable[[nn.Module], TrainingState]
+) -> None:
+    models = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    states = [handed_over(each) for each in models]
+    for state in states:
+        state.begin()
+    models[0].bias.requires_grad_(False)
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    assert [models[1].weight.requires_grad, models[1].bias.requires_grad] == [True, False]
 
 
 def test_a_state_that_the_model_cannot_take_back_is_one_sentence(tmp_path: Path) -> None:
