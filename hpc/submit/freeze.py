@@ -103,7 +103,7 @@ def run_directory(config: DictConfig) -> Path:
         ConfigurationError: It names none.
     """
     try:
-        asked = OmegaConf.select(config, "run_dir", default=Settings.run_dir)
+        asked = OmegaConf.select(config, "run_dir", default=Settings().run_dir)
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     if isinstance(asked, bool) or not isinstance(asked, (str, int, Path)) or not str(asked).strip():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from hpc.config import Cluster, StrategyOptions, read_config, settings_of
 from hpc.config.limits import choices
 from hpc.errors import ConfigurationError
 from hpc.paths import CONF_DIR
+from tests.conftest import clean_environment
 
 
 def test_an_empty_config_is_a_laptop() -> None:
@@ -131,3 +134,18 @@ def test_every_hardware_preset_is_valid_and_named_after_its_file(path: Path) -> 
 def test_every_choice_has_a_file(section: type, option: str) -> None:
     directory = CONF_DIR / {Cluster: "cluster", StrategyOptions: "strategy"}[section]
     assert {path.stem for path in directory.glob("*.yaml")} >= set(choices(section, option))
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("train.py", "train"), ("-m tools.probe", "probe"), ("-m tools", "tools"), ("-", "run")]
+)
+def test_programs_without_a_config_do_not_share_a_run_directory(tmp_path: Path, command: str, name: str) -> None:
+    program = "from hpc.config import Settings\nprint(Settings().run_dir)\n"
+    (tmp_path / "tools").mkdir()
+    for file in ("train.py", "tools/__init__.py", "tools/probe.py", "tools/__main__.py"):
+        (tmp_path / file).write_text("" if "__init__" in file else program)
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=tmp_path, input=program, env=clean_environment(),
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"runs/{name}\n"
