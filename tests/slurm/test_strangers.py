@@ -24,7 +24,10 @@ def test_ranks_meet_past_a_stranger_who_was_there_first(
     program = ROOT / "tests" / "programs" / "meeting.py"
     rank = shlex.join([sys.executable, str(program), str(tmp_path), json.dumps({"timeout_seconds": 60})])
     place = ("--nodes=2", "--ntasks=2", "--nodelist=node1,node2", "--mem=1G", "--time=5")
-    log = (f"--output={tmp_path}/log", "--wrap", f"srun --label {rank}")
+    met = f"grep -q 'is passed over' {shlex.quote(str(tmp_path / 'log'))}"
+    first = f"test $SLURM_PROCID != 0 || until {met}; do sleep 0.2; done"  # else rank 1 may find rank 0 before
+    step = shlex.join(["srun", "--label", "bash", "-c", f"{first}; exec {rank}"])
+    log = (f"--output={tmp_path}/log", "--wrap", step)
     job = cluster.run("sbatch", "--parsable", "--hold", *place, *log, env=environ).stdout.strip()
     hosts = (cluster.directory / "etc" / "hosts").read_text().splitlines()
     (address,) = (line.split()[0] for line in hosts if line.split()[1:] == ["node1"])
