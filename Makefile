@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Tests mostly wait for schedulers and ranks: two processes share them, and each starts a Slurm of its own.
+# Two processes share the tests, because many of them wait; each process starts a Slurm of its own.
 WORKERS ?= --numprocesses=2 --dist=worksteal
 MINUTES ?= 30
 SEED ?= 0

@@ -1,12 +1,10 @@
-"""What is around this process: its environment variables, which everybody else is given as a mapping; its program."""
+"""Where this process's environment variables are read; everybody else is given a mapping."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from pathlib import Path
 
 
 def process_environ() -> MutableMapping[str, str]:
@@ -29,11 +27,3 @@ def without(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-def program_name() -> str:
-    """What this process runs, by its script, module or package: "train" for train.py; "run" in a notebook."""
-    path = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "").absolute()
-    if not path.is_file():  # also what is typed into Python
-        return "run"
-    return path.parent.name if path.stem == "__main__" else path.stem

@@ -1,7 +1,8 @@
-"""Where the configuration groups and the batch-script fragments and the recipes of images lie."""
+"""Where the configuration groups, the batch-script fragments and the recipes of images lie, and a run by default."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -16,3 +17,14 @@ PACKAGE_DIR = Path(__file__).parent
 CONF_DIR = _find("conf")
 IMAGE_DIR = _find("images")
 TEMPLATE_DIR = _find("slurm_templates")
+
+
+def default_run_dir() -> str:
+    """The run_dir of a config that names none: by the script, module or package that runs, `runs/train` for train.py.
+
+    In a notebook, and where Python reads its program from standard input, it is `runs/run`.
+    """
+    path = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "").absolute()
+    if not path.is_file():
+        return "runs/run"
+    return f"runs/{path.parent.name if path.stem == '__main__' else path.stem}"

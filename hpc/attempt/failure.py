@@ -42,7 +42,7 @@ def note_failure(attempt: Attempt, cause: BaseException) -> None:
 def note_end(attempt: Attempt, cause: BaseException) -> None:
     """Likewise, by a thread that ends the process afterwards: from here on the others leave that to it.
 
-    The main thread may fail meanwhile: of a rank that dies while it is asked for its stacks, for one.
+    The main thread may fail meanwhile, because another rank dies when it is asked for its stacks.
     """
     attempt.last_word.acquire()
     _note(attempt, cause)

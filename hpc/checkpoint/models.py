@@ -83,8 +83,7 @@ class NamedModel:
             ValueError: The model has no place for a value, or misses one.
         """
         values = {**tensors, **{name: unpacked(each, fetch) for name, each in plain.items()}}
-        new = {*self._grown, *(self._buffers.keys() - self.live.keys())} & values.keys()
-        put_buffers(self.model, {name: values[name] for name in new})
+        renew_buffers(self.model, values, self._grown)
         ordered = [*(name for name in self.values if name in values), *(n for n in values if n not in self.values)]
         state: Any = OrderedDict((self._given_names.get(name, name), values[name]) for name in ordered)
         state._metadata = self._metadata  # versions of modules, without which torch takes a state dict for an old one
@@ -133,13 +132,14 @@ def converts(model: torch.nn.Module, name: str) -> bool:
     return any(_has_own_way(modules[key]) for key in above if key in modules)
 
 
-def make_room(module: torch.nn.Module, state: Mapping[str, Any], grown: Iterable[str]) -> None:
-    """Before torch loads a state dict: new buffers for what had come or grown, and for what nobody can write into.
+def renew_buffers(module: torch.nn.Module, state: Mapping[str, Any], grown: Iterable[str]) -> None:
+    """Before a state dict is loaded, let its tensors be the buffers that had come or grown, or cannot be written into.
 
     Raises:
         ValueError: There is no place for one.
     """
-    new = {*grown, *(own_name(name) for name, each in module.named_buffers() if overlaps(each))}
+    buffers = module.named_buffers(remove_duplicate=False)
+    new = {*grown, *(own_name(name) for name, each in buffers if not is_storable(each) or overlaps(each))}
     put_buffers(module, {name: each for name, each in state.items() if own_name(name) in new})
 
 

@@ -107,7 +107,7 @@ def put_buffers(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     Raises:
         ValueError: There is no place for one.
     """
-    modules = {own_name(key): module for key, module in model.named_modules()}
+    modules = {own_name(key): module for key, module in model.named_modules(remove_duplicate=False)}
     for name, value in values.items():
         path, _, leaf = own_name(name).rpartition(".")
         owner = modules.get(path)

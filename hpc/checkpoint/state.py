@@ -21,7 +21,7 @@ import torch
 
 from hpc.checkpoint.engines import SavesItself
 from hpc.checkpoint.manifest import TensorEntry, Written
-from hpc.checkpoint.models import NamedModel, converts, fresh, is_loaded_by_torch, make_room
+from hpc.checkpoint.models import NamedModel, converts, fresh, is_loaded_by_torch, renew_buffers
 from hpc.checkpoint.names import below, few, kind, named_parameters
 from hpc.checkpoint.optimizers import NamedOptimizer, tags
 from hpc.checkpoint.packing import copied, packed, unsavable
@@ -173,16 +173,17 @@ class TrainingState:
 
         for name, engine in self.engines.items():
             _taking(name, engine.load_files, directory / name)
+        grown = dict.fromkeys(trainer.get("grown", ()))
         freeze_again(self._modules(), trainer.get("frozen"))
         for (which, model), plain in zip(self._named_models().items(), trainer["models"], strict=True):
-            model.make_room(below(which, dict.fromkeys(trainer.get("grown", ()))))
+            model.make_room(below(which, grown))
             _taking(which, model.restore, below(which, targets), plain, fetch)
         for optimizer, plain in zip(self._named_optimizers(), trainer["optimizers"], strict=True):
             _taking(optimizer.which, optimizer.restore, plain, fetch)
         for name, other in self.others.items():
             state = unpacked(trainer["others"][name], fetch)
             if is_loaded_by_torch(other):
-                _taking(name, make_room, other, state, below(name, dict.fromkeys(trainer.get("grown", ()))))
+                _taking(name, renew_buffers, other, state, below(name, grown))
             _taking(name, other.load_state_dict, state)
 
     def _others(self, keep: Keep) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from hpc.config.limits import above, at_least, at_most, names_a_file, one_of, only_of, without
-from hpc.environ import program_name
+from hpc.paths import default_run_dir
 
 CONTAINER_RUNTIMES = ("apptainer", "pyxis", "podman", "docker", "charliecloud")
 NO_WORD = " \t\"'\\`$;&|<>(){}*?!,"
@@ -304,6 +304,6 @@ class Settings:
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     launch: Launch = field(default_factory=Launch)
     experiment: Experiment = field(default_factory=Experiment)
-    run_dir: str = field(default_factory=lambda: f"runs/{program_name()}")
+    run_dir: str = field(default_factory=default_run_dir)
     """Where everything about the run lies; below the directory the command is typed in, `~` is the home directory."""
     seed: int = field(default=0, metadata=at_least(0))

@@ -19,6 +19,7 @@ from hpc.config import Settings, as_config, sentence, settings_of
 from hpc.config.limits import CONTROL
 from hpc.config.secrets import check_visible, masked_override
 from hpc.errors import ConfigurationError
+from hpc.paths import default_run_dir
 from hpc.run.directory import not_writable
 from hpc.run.point import Point
 from hpc.run.points import Sweep
@@ -103,7 +104,7 @@ def run_directory(config: DictConfig) -> Path:
         ConfigurationError: It names none.
     """
     try:
-        asked = OmegaConf.select(config, "run_dir", default=Settings().run_dir)
+        asked = OmegaConf.select(config, "run_dir", default=default_run_dir())
     except OmegaConfBaseException as error:
         raise ConfigurationError(sentence(error)) from error
     if isinstance(asked, bool) or not isinstance(asked, (str, int, Path)) or not str(asked).strip():

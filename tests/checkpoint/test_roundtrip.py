@@ -421,6 +421,20 @@ def test_a_buffer_comes_back_whatever_becomes_of_it_on_the_way(
     save(tmp_path, states[1], step=2)
 
 
+@pytest.mark.parametrize("handed_over", [prepared, registered])
+def test_a_buffer_that_comes_to_a_shared_layer_comes_back_under_both_names(
+    tmp_path: Path, handed_over: Callable[[nn.Module], TrainingState]
+) -> None:
+    layers = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    states = [handed_over(nn.ModuleDict({"encode": layer, "decode": layer})) for layer in layers]
+    for state in states:
+        state.begin()
+    layers[0].register_buffer("kept", torch.ones(2))
+    save(tmp_path, states[0])
+    load(tmp_path, states[1])
+    assert torch.equal(layers[1].get_buffer("kept"), torch.ones(2))
+
+
 def _appended(model: nn.Sequential) -> None:
     model.append(nn.Linear(2, 2))
 
